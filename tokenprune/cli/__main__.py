@@ -1,0 +1,5 @@
+"""`python -m tokenprune.cli`."""
+
+from . import app
+
+app(prog_name="tokenprune")

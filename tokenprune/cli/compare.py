@@ -1,0 +1,107 @@
+"""`tokenprune compare`: the same questions from fewer and fewer visual tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from ..errors import InputError
+from .app import app, console, warn
+
+
+@app.command()
+def compare(
+    model: str = typer.Option("tiny-llava", "--model", help="Embedded model, local folder or Hugging Face id."),
+    image: list[str] = typer.Option([], "--image", help="A picture or a folder of pictures; may be repeated."),
+    question: list[str] = typer.Option([], "--question", help="Asked about every picture; may be repeated."),
+    methods: str = typer.Option("random,uniform,pool,flashvlm", "--methods", help="Names, see `tokenprune methods`."),
+    keep: str = typer.Option("0.5,0.25,0.111,0.056", "--keep", help="Shares (0.25, 25%) or counts (64) to keep."),
+    device: str = typer.Option("cpu", "--device", help="cpu, cuda, cuda:1, ..."),
+    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16 or float16."),
+    out: Path = typer.Option(Path("out/compare"), "--out", help="Folder for pictures and compare.json."),
+    max_new_tokens: int = typer.Option(32, "--max-new-tokens", min=1, help="Longest answer."),
+    repeats: int = typer.Option(3, "--repeats", min=0, help="A B B A quads per setting when timing; 0: no timing."),
+    threads: int = typer.Option(1, "--threads", min=1, help="Torch threads; times on shared cores need 1."),
+    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
+) -> None:
+    """Answer the same questions unpruned, blind, and pruned by every method at every budget.
+
+    Prints a table, draws what each method kept and writes everything to compare.json. Without --image the bundled
+    pictures and questions are used.
+    """
+    from .. import zoo
+    from ..compare import (
+        bundled_examples,
+        check_model,
+        check_settings,
+        load_chat,
+        make_examples,
+        parse_keeps,
+        write_figures,
+    )
+    from ..compare import compare as run
+    from .progress import hush, progress
+    from .tables import print_comparison
+
+    # All that can be wrong is looked at before the model, which may take minutes, is loaded.
+    settings = check_settings(methods.split(","), parse_keeps(keep))
+    check_model(model, device, dtype)
+    skipped: list[str] = []
+    if image:
+        examples, skipped = make_examples(image, question)
+    else:
+        examples = bundled_examples(zoo.examples())
+        if question:
+            examples = _ask_all(examples, question)
+    folder = _folder(out)
+    for message in skipped:
+        warn(f"{message}; left out")
+
+    hush()
+    with progress("loading") as tick:
+        tick(0, 1, model)
+        chat = load_chat(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    with progress("comparing") as tick:
+        found = run(
+            chat,
+            examples,
+            settings,
+            max_new_tokens=max_new_tokens,
+            repeats=repeats,
+            threads=threads,
+            tick=tick,
+        )
+    found.skipped = skipped
+    with progress("drawing") as tick:
+        written = write_figures(found, folder, tick=tick)
+    listing = folder / "compare.json"
+    try:
+        listing.write_text(json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{listing}: cannot be written ({error.strerror})") from error
+    print_comparison(found, console())
+    screen = console()
+    screen.print()
+    for path in [*written, listing]:
+        screen.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
+
+
+def _ask_all(examples: list, questions: list[str]) -> list:
+    """The user's questions about the bundled pictures; their right answers are not known."""
+    from ..compare import Example
+
+    pictures = {e.picture.name: e.picture for e in examples}
+    return [Example(picture, q) for picture in pictures.values() for q in questions]
+
+
+def _folder(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{out}: cannot write into this folder ({error.strerror})") from error
+    return out

@@ -1,0 +1,23 @@
+"""One model, a few pictures and questions, several methods and budgets side by side. Prints nothing."""
+
+from .examples import Example, bundled_examples, make_examples
+from .figures import write_figures
+from .model import Chat, check_model, load_chat
+from .result import Comparison
+from .run import compare
+from .settings import Setting, check_settings, parse_keeps
+
+__all__ = [
+    "Chat",
+    "Comparison",
+    "Example",
+    "Setting",
+    "bundled_examples",
+    "check_model",
+    "check_settings",
+    "compare",
+    "load_chat",
+    "make_examples",
+    "parse_keeps",
+    "write_figures",
+]

@@ -1,0 +1,170 @@
+"""A model with its processor, as something that can be asked about a picture."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from .. import zoo
+from ..errors import InputError, TokenPruneError, UnsupportedModelError
+
+DEFAULT = "tiny-llava"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass
+class Chat:
+    """A loaded model and how to ask it. `inputs` and `answer` work for any Hugging Face VLM with a processor."""
+
+    model: Any
+    processor: Any
+    name: str  # a hub id, a zoo name or a folder's own name: never a path
+    version: str | None = None  # of a zoo checkpoint
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def templated(self) -> bool:
+        """Whether questions go through a chat template; else the image token is put before the bare question."""
+        return bool(getattr(self.processor, "chat_template", None))
+
+    def inputs(self, image: Image.Image | None, question: str) -> dict[str, Any]:
+        """What the model takes for a question about `image`, or for the question alone."""
+        try:
+            if self.templated:
+                content: list[dict[str, Any]] = [{"type": "image", "image": image}] if image is not None else []
+                turn = {"role": "user", "content": [*content, {"type": "text", "text": question}]}
+                batch = self.processor.apply_chat_template(
+                    [turn], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+                )
+            elif image is not None:
+                text = f"{self._image_token()}\n{question}"
+                batch = self.processor(text=[text], images=[image], return_tensors="pt")
+            else:
+                batch = self.processor(text=[question], return_tensors="pt")
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            kind = type(self.processor).__name__
+            raise InputError(f"{kind} cannot read the question {question!r}: {error}") from error
+        return dict(batch.to(self.device, dtype=self.model.dtype))  # casts floats only
+
+    def _image_token(self) -> str:
+        for holder in (self.processor, getattr(self.processor, "tokenizer", None)):
+            token = getattr(holder, "image_token", None)
+            if token:
+                return str(token)
+        return "<image>"
+
+    @torch.no_grad()
+    def answer(self, inputs: dict[str, Any], max_new_tokens: int) -> str:
+        """The greedy answer, without special tokens."""
+        out = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        new = out[:, inputs["input_ids"].shape[1] :]
+        return self.processor.batch_decode(new, skip_special_tokens=True)[0].strip()
+
+    def prefill_options(self) -> dict[str, Any]:
+        """What `generate` asks of a prefill: a cache, and logits of the last position only where that exists."""
+        options: dict[str, Any] = {"use_cache": True}
+        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
+            options["logits_to_keep"] = 1
+        return options
+
+    def visible_box(self, image: Image.Image) -> tuple[float, float, float, float] | None:
+        """The share of a picture (left, top, right, bottom) left after the processor's centre crop; None: all of it."""
+        maker = getattr(self.processor, "image_processor", None)
+        edge = _entry(getattr(maker, "size", None), "shortest_edge")
+        crop = getattr(maker, "crop_size", None)
+        height, width = _entry(crop, "height"), _entry(crop, "width")
+        if not (getattr(maker, "do_center_crop", False) and edge and height and width):
+            return None
+        scale = edge / min(image.size) if getattr(maker, "do_resize", False) else 1.0
+        across = min(1.0, width / (image.width * scale))
+        down = min(1.0, height / (image.height * scale))
+        return ((1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2)
+
+
+def _entry(size: Any, key: str) -> int | None:
+    """A size's entry, whether it is a dict or transformers' own SizeDict."""
+    if size is None:
+        return None
+    return size.get(key) if isinstance(size, dict) else getattr(size, key, None)
+
+
+def check_model(source: str, device: str = "cpu", dtype: str = "auto") -> None:
+    """Raise `InputError` for what can be told to be wrong without loading anything."""
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r}: one of {', '.join(DTYPES)}")
+    try:
+        place = torch.device(device)
+    except (RuntimeError, ValueError):
+        raise InputError(f"device {device!r}: for instance cpu, cuda or cuda:1") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r}: this torch sees no CUDA device")
+    if source in zoo.names():
+        return
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{source}: no config.json in this folder, so it holds no Hugging Face model")
+    elif folder.is_file():
+        raise InputError(f"{source}: is a file; give the folder that holds config.json and the weights")
+    elif not _HUB_ID.fullmatch(source):
+        raise InputError(f"{source}: no such folder, and not the form of a Hugging Face id (owner/name)")
+    elif "/" not in source:
+        raise InputError(f"{source}: no such folder or embedded model; embedded: {', '.join(zoo.names())}")
+
+
+def load_chat(
+    source: str = DEFAULT, *, device: str = "cpu", dtype: str = "auto", trust_remote_code: bool = False
+) -> Chat:
+    """Load an embedded model, a local folder or a Hugging Face id. Safetensors only.
+
+    Raises `InputError` when it cannot be found or read, `UnsupportedModelError` when it does not read pictures.
+    """
+    check_model(source, device, dtype)
+    if source in zoo.names():
+        model, processor = zoo.load(source)
+        model = model.to(device, dtype=None if dtype == "auto" else getattr(torch, dtype))
+        return Chat(model.eval(), processor, source, zoo.version(source))
+    import transformers
+
+    folder = Path(source).expanduser()
+    label = folder.resolve().name if folder.is_dir() else source
+    options = {"trust_remote_code": trust_remote_code}
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+        processor = transformers.AutoProcessor.from_pretrained(source, **options)
+        model = transformers.AutoModelForImageTextToText.from_pretrained(
+            source, config=config, dtype=dtype, use_safetensors=True, **options
+        )
+    except TokenPruneError:
+        raise
+    except Exception as error:  # everything from a missing file to a broken checkpoint ends here
+        raise _explained(source, error) from error
+    if not hasattr(processor, "image_processor"):
+        raise UnsupportedModelError(f"{source}: its processor ({type(processor).__name__}) reads no pictures")
+    return Chat(model.to(device).eval(), processor, label)
+
+
+def _explained(source: str, error: Exception) -> TokenPruneError:
+    """transformers' message, shortened to what helps."""
+    text = str(error)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    if "Unrecognized configuration class" in text:
+        kind = re.search(r"configuration class <class '[\w.]*?(\w+)'>", text)
+        return UnsupportedModelError(
+            f"{source}: {kind.group(1) if kind else 'its class'} is not a model that answers from pictures and text"
+        )
+    if "trust_remote_code" in text:
+        return InputError(
+            f"{source}: runs code of its own, which is not executed unless --trust-remote-code asks for it"
+        )
+    return InputError(f"{source}: cannot be loaded ({first[:300]})")

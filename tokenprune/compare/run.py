@@ -1,0 +1,229 @@
+"""The run itself: every example under every setting, then the clock. Returns data, prints nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..bench.machine import machine, versions
+from ..bench.timer import CLOCK, Ratio, abba, clock_for, quiet
+from ..errors import InputError, TokenPruneError
+from ..patching import patch_model
+from .examples import Example
+from .model import Chat
+from .result import BLIND, NONE, Answer, Comparison, Speed, same
+from .settings import Setting
+
+log = logging.getLogger(__name__)
+
+Tick = Callable[[int, int, str], None]
+"""Called with (steps done, steps in all, what is being done)."""
+
+TIMED = 2
+"""Examples on which settings are timed: the first of so many different pictures."""
+
+DECODED = 6
+"""Tokens generated when timing; the first comes out of the prefill, the others are decode steps."""
+
+
+def compare(
+    chat: Chat,
+    examples: Sequence[Example],
+    settings: Sequence[Setting],
+    *,
+    max_new_tokens: int = 32,
+    repeats: int = 3,
+    threads: int = 1,
+    tick: Tick | None = None,
+) -> Comparison:
+    """Answer every example unpruned, blind and under every setting; then time the settings on the first few.
+
+    repeats: A B B A quads per setting and timed example (A = unpruned, B = pruned); 0 leaves the clock out.
+    threads: torch threads of the whole run; more than one makes times on shared cores unreliable.
+    A setting or picture that fails is recorded as failed and the run goes on; `TokenPruneError` when all settings do.
+    """
+    if not examples:
+        raise InputError("no picture and question to compare on")
+    timed = _timed(examples) if repeats > 0 else []
+    step = _Steps(len(examples) * (2 + len(settings)) + len(timed) * len(settings) * max(repeats, 0), tick)
+    device = torch.device(chat.device)
+    out = Comparison(
+        model={
+            "name": chat.name,
+            "version": chat.version,
+            "class": type(chat.model).__name__,
+            "parameters": sum(p.numel() for p in chat.model.parameters()),
+            "dtype": str(chat.model.dtype).removeprefix("torch."),
+            "device": device.type,
+            "chat_template": chat.templated,
+        },
+        protocol={
+            "max_new_tokens": max_new_tokens,
+            "decoding": "greedy, batch 1",
+            "repeats": repeats,
+            "order": "A B B A, A = unpruned, B = pruned, one process",
+            "timed_examples": timed,
+            "decoded_tokens": DECODED,
+            "clock": CLOCK if device.type == "cpu" else "wall clock after synchronisation",
+            "prefill": "one forward of the prompt, vision tower included",
+            "decode": "mean gap between generated tokens after the first",
+        },
+        versions=versions(),
+        machine={},
+        examples=list(examples),
+        settings=list(settings),
+    )
+    with quiet(threads):
+        out.machine = machine(device)
+        for index, example in enumerate(examples):
+            _answer_all(chat, out, index, example, max_new_tokens, step)
+        failed = [a.error for a in out.answers if a.error and a.method not in (NONE, BLIND)]
+        if len(failed) == len(examples) * len(settings):
+            raise TokenPruneError(failed[0])
+        for setting in settings:
+            if all(a.error for a in out.answers if (a.method, a.keep) == (setting.method, setting.keep)):
+                step(len(timed) * repeats, f"{setting.method} {setting.label}")
+            elif timed:
+                out.speeds[setting] = _time(chat, out, setting, timed, repeats, step)
+    return out
+
+
+@dataclass
+class _Steps:
+    total: int
+    tick: Tick | None
+    done: int = 0
+
+    def __call__(self, count: int, what: str) -> None:
+        self.done += count
+        if self.tick is not None:
+            self.tick(self.done, self.total, what)
+
+
+def _timed(examples: Sequence[Example]) -> list[int]:
+    first: dict[str, int] = {}
+    for index, example in enumerate(examples):
+        first.setdefault(example.picture.name, index)
+    return list(first.values())[:TIMED]
+
+
+@contextlib.contextmanager
+def patched(chat: Chat, setting: Setting) -> Iterator[Any]:
+    """The model pruned as `setting` says, inside the block only."""
+    with patch_model(chat.model, setting.method, chat.processor, keep=setting.keep) as handle:
+        yield handle
+
+
+def _answer_all(
+    chat: Chat, out: Comparison, index: int, example: Example, max_new_tokens: int, step: _Steps
+) -> None:
+    def attempt(method: str, keep: float | int | None, ask: Callable[[], tuple[str, Any]]) -> Answer:
+        answer = Answer(index, method, keep)
+        try:
+            answer.text, answer.report = ask()
+        except Exception as error:  # one sample must not end a run of many; the message is in the results
+            level = logging.DEBUG if isinstance(error, TokenPruneError) else logging.WARNING
+            log.log(level, "%s %s failed on %s", method, keep, example.picture.name, exc_info=True)
+            known = isinstance(error, TokenPruneError)
+            answer.error = str(error) if known else f"{type(error).__name__}: {error}"
+        if answer.error is None:
+            if example.expected is not None:
+                answer.correct = same(answer.text, example.expected)
+            if base is not None and base.error is None:
+                answer.agrees = same(answer.text, base.text)
+        out.answers.append(answer)
+        return answer
+
+    what = f"{example.picture.name}: {example.question}"
+    base: Answer | None = None
+    picture = example.picture.load()
+    out.boxes.append(chat.visible_box(picture))
+    inputs = chat.inputs(picture, example.question)
+    base = attempt(NONE, None, lambda: (chat.answer(inputs, max_new_tokens), None))
+    if base.error is not None:
+        raise InputError(f"{chat.name} fails on {example.picture.name} without any pruning: {base.error}")
+    step(1, what)
+    attempt(BLIND, None, lambda: (_blind(chat, out, picture, example.question, max_new_tokens), None))
+    step(1, what)
+    for setting in out.settings:
+
+        def ask(setting: Setting = setting) -> tuple[str, Any]:
+            with patched(chat, setting) as handle:
+                text = chat.answer(inputs, max_new_tokens)
+                return text, handle.report
+
+        attempt(setting.method, setting.keep, ask)
+        step(1, what)
+
+
+def _blind(chat: Chat, out: Comparison, picture: Image.Image, question: str, max_new_tokens: int) -> str:
+    """What can be answered without looking: the same prompt with the image left out of it.
+
+    A processor that refuses a question without a picture gets one of even grey instead; `protocol.blind` says which.
+    """
+    try:
+        inputs = chat.inputs(None, question)
+        out.protocol.setdefault("blind", "text only: the same prompt without the image")
+    except InputError:
+        inputs = chat.inputs(Image.new("RGB", picture.size, (128, 128, 128)), question)
+        out.protocol["blind"] = "an even grey picture (the processor takes no question without one)"
+    return chat.answer(inputs, max_new_tokens)
+
+
+class _Stamps:
+    """A streamer that writes down when each token came."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock, self.times = clock, []
+
+    def put(self, value: Any) -> None:
+        self.times.append(self.clock())
+
+    def end(self) -> None:
+        pass
+
+
+def _time(
+    chat: Chat, out: Comparison, setting: Setting, timed: Sequence[int], repeats: int, step: _Steps
+) -> Speed:
+    plain: list[tuple[float, float]] = []
+    pruned: list[tuple[float, float]] = []
+    for index in timed:
+        example = out.examples[index]
+        inputs = chat.inputs(example.picture.load(), example.question)
+
+        def cut(inputs: dict[str, Any] = inputs) -> tuple[float, float]:
+            with patched(chat, setting):  # patching and removing are outside what is timed
+                return _measure(chat, inputs)
+
+        def whole(inputs: dict[str, Any] = inputs) -> tuple[float, float]:
+            return _measure(chat, inputs)
+
+        whole()  # the first call pays for what is set up once
+        for _ in range(repeats):
+            a, b = abba(whole, cut, 1)
+            plain, pruned = plain + a, pruned + b
+            step(1, f"timing {setting.method} {setting.label}")
+    prefill, decode = (Ratio.of([t[i] for t in pruned], [t[i] for t in plain]) for i in (0, 1))
+    return Speed(prefill, decode)
+
+
+@torch.no_grad()
+def _measure(chat: Chat, inputs: dict[str, Any]) -> tuple[float, float]:
+    """(seconds of one prefill, seconds of one decode step)."""
+    clock = clock_for(chat.device)
+    start = clock()
+    chat.model(**inputs, **chat.prefill_options())
+    prefill = clock() - start
+    stamps = _Stamps(clock)
+    chat.model.generate(
+        **inputs, max_new_tokens=DECODED, min_new_tokens=DECODED, do_sample=False, streamer=stamps
+    )
+    tokens = stamps.times[1:]  # the first stamp is the prompt's
+    return prefill, (tokens[-1] - tokens[0]) / (len(tokens) - 1)

@@ -1,0 +1,45 @@
+"""What differs between model classes: one small file a family; most models need none.
+
+To add one: a file in this folder with a `Family` subclass under `@family`, and its tiny model in the tests.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from .base import Family
+
+_FAMILIES: dict[str, type[Family]] = {}
+
+REFUSED = {
+    "mllama": "its images are read through cross-attention and have no place in the token sequence",
+    "florence2": "it is an encoder-decoder; the images go to the encoder",
+    "blip-2": "a Q-former already condenses each image into 32 queries, so there is little to prune",
+    "instructblip": "a Q-former already condenses each image into 32 queries, so there is little to prune",
+    "instructblipvideo": "a Q-former already condenses each image into 32 queries, so there is little to prune",
+}
+
+SUPPORTED = (
+    "llava vipllava llava_next llava_onevision qwen2_vl qwen2_5_vl qwen3_vl internvl smolvlm idefics3 gemma3 "
+    "paligemma mistral3 glm4v"
+).split()
+"""Families under the full set of behaviour tests; other models work where they fit the mechanism."""
+
+
+def family(cls: type[Family]) -> type[Family]:
+    """Class decorator: use this family for its `model_types`."""
+    _FAMILIES.update(dict.fromkeys(cls.model_types, cls))
+    return cls
+
+
+def family_of(config: Any) -> Family:
+    """The family of a model's config; the default one where no file says otherwise."""
+    for module in pkgutil.iter_modules(__path__):
+        if module.name not in ("base", "shapes"):
+            importlib.import_module(f"{__name__}.{module.name}")
+    return _FAMILIES.get(getattr(config, "model_type", ""), Family)()
+
+
+__all__ = ["REFUSED", "SUPPORTED", "Family", "family", "family_of"]

@@ -1,0 +1,112 @@
+"""What may differ between model families, with the answers that fit most of them.
+
+A family says where the parts are, how many tokens each image has and on which grid they lie, and how a tensor over
+tower patches becomes one over visual tokens. Everything else is found in the model itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .shapes import Shape, flat_shape
+
+Call = Mapping[str, Any]  # the bound arguments of a get_image_features / get_video_features call
+
+
+class Family:
+    """Default family: one grid of tokens per tower picture. Subclass it in a file of its own and `@family` it."""
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    tower_names: ClassVar[tuple[str, ...]] = ("vision_tower", "visual", "vision_model", "image_tower", "vision_encoder")
+    projector_names: ClassVar[tuple[str, ...]] = ("multi_modal_projector", "connector", "aligner", "mm_projector")
+    text_names: ClassVar[tuple[str, ...]] = ("language_model", "text_model")
+    modalities: ClassVar[tuple[str, ...]] = ("image", "video")
+
+    def placeholder_id(self, config: Any, modality: str) -> int | None:
+        """Token id that stands for one visual token of this modality in `input_ids`."""
+        for name in (f"{modality}_token_id", f"{modality}_token_index"):
+            value = getattr(config, name, None)
+            if isinstance(value, int):
+                return value
+        return None
+
+    def find(self, composite: nn.Module, names: Sequence[str]) -> nn.Module | None:
+        """The first of several attribute paths that exists."""
+        for name in names:
+            module: Any = composite
+            for part in name.split("."):
+                module = getattr(module, part, None)
+            if isinstance(module, nn.Module):
+                return module
+        return None
+
+    def lengths(self, composite: nn.Module, modality: str, features: Any) -> list[int]:
+        """Tokens of each image, in the order of the call, from the features about to be merged in."""
+        if isinstance(features, Tensor):
+            return [features.shape[0]] if features.dim() == 2 else [f.shape[:-1].numel() for f in features]
+        return [f.shape[:-1].numel() for f in features]
+
+    def shapes(self, composite: nn.Module, modality: str, call: Call, lengths: list[int]) -> list[Shape]:
+        """The layout of each image's tokens."""
+        return [flat_shape(n) for n in lengths]
+
+    def fallback_shapes(self, lengths: list[int]) -> list[Shape]:
+        """Layout of features that were computed before the patch and so come without their call."""
+        return [flat_shape(n) for n in lengths]
+
+    def same_image(self, ids: Tensor, starts: list[int], lengths: list[int]) -> list[int] | None:
+        """Image number of each run of one row's (L,) `ids`, where tiles of one picture come as separate features."""
+        return None
+
+    def saliency_layer(self, composite: nn.Module, depth: int) -> int:
+        """Tower block whose attention tells what is salient: the one whose output the model itself reads."""
+        layer = getattr(composite.config, "vision_feature_layer", -1)
+        if isinstance(layer, (list, tuple)):
+            layer = layer[0]
+        if not isinstance(layer, int):
+            layer = -1
+        return layer % depth if layer < 0 else max(layer - 1, 0)  # hidden_states[j > 0] leaves block j - 1
+
+    def segments(self, composite: nn.Module, call: Call) -> list[int] | None:
+        """Patches per picture where the tower packs several into one sequence; None where it batches them."""
+        return None
+
+    def patch_features(self, features: Tensor) -> Tensor:
+        """The projector's input as (pictures, P, C), or (all patches, C) where the tower packs."""
+        return features
+
+    def spread(self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]) -> list:
+        """(pictures, P, C) over tower patches in raster order -> per image (n, C) over visual tokens."""
+        return [pool_to_grid(p, shape.n) for p, shape in zip(patches, shapes)]
+
+
+def pool_to_grid(patches: Tensor, n: int) -> Tensor:
+    """(P, C) on a square grid -> (n, C) on a square grid that divides it: the mean of the cells merged into one."""
+    p = patches.shape[0]
+    if p == n:
+        return patches
+    side, target = math.isqrt(p), math.isqrt(n)
+    if side * side != p or target * target != n or side % target:
+        raise ValueError(f"{p} tower patches cannot be pooled onto {n} visual tokens")
+    square = patches.T.reshape(1, -1, side, side)
+    return F.avg_pool2d(square, side // target).flatten(2)[0].T
+
+
+def fill_newlines(values: Tensor, shape: Shape) -> Tensor:
+    """(n, C) with NaN at newlines -> the same with the mean of the row that each newline ends."""
+    missing = values.isnan().any(dim=1)
+    clean = torch.where(missing[:, None], 0.0, values)
+    group = missing.long().cumsum(0) - missing.long()  # a newline belongs to the row it closes
+    groups = int(shape.coords[:, 3].lt(0).sum()) + 1
+    start = (shape.coords[:, 0] == 0).sum() if shape.grid is None else 0
+    base = torch.arange(values.shape[0], device=values.device) < start  # the thumbnail is no part of the first row
+    weight = (~missing & ~base).to(values.dtype)
+    total = values.new_zeros(groups, values.shape[1]).index_add_(0, group, clean * weight[:, None])
+    count = values.new_zeros(groups).index_add_(0, group, weight).clamp(min=1)
+    return torch.where(missing[:, None], (total / count[:, None])[group], clean)

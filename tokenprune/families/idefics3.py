@@ -1,0 +1,31 @@
+"""Idefics3 and SmolVLM: crops with row and column markers as text between them, the whole picture last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from . import family
+from .base import Family
+
+
+@family
+class Idefics3(Family):
+    """The model hands over one feature block per batch row; a crop has (image / patch / scale)^2 tokens."""
+
+    model_types = ("idefics3", "smolvlm")
+
+    def lengths(self, composite: nn.Module, modality: str, features: Any) -> list[int]:
+        vision = composite.config.vision_config
+        crop = (vision.image_size // vision.patch_size // composite.config.scale_factor) ** 2
+        total = sum(super().lengths(composite, modality, features))
+        return [crop] * (total // crop)
+
+    def same_image(self, ids: Tensor, starts: list[int], lengths: list[int]) -> list[int]:
+        """The marker before a prompt's last run announces a whole picture; each such run closes an image."""
+        whole, image, out = int(ids[starts[-1] - 1]), 0, []
+        for start in starts:
+            out.append(image)
+            image += int(ids[start - 1]) == whole
+        return out

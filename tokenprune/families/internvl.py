@@ -1,0 +1,22 @@
+"""InternVL: up to twelve tiles and a thumbnail of one picture stand side by side in the prompt."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from . import family
+from .base import Family
+
+
+@family
+class InternVL(Family):
+    """Tiles are encoded as pictures of their own and are one image again where they touch."""
+
+    model_types = ("internvl",)
+
+    def same_image(self, ids: Tensor, starts: list[int], lengths: list[int]) -> list[int]:
+        image, out = 0, []
+        for i, start in enumerate(starts):
+            image += i > 0 and starts[i - 1] + lengths[i - 1] != start
+            out.append(image)
+        return out

@@ -1,0 +1,102 @@
+"""Observe attention where queries, keys and mask meet: a dispatcher under the names transformers already uses.
+
+The implementation a user chose stays in charge (its name, its kernel, its masks); a module that carries a tap is
+merely looked at before the original runs. Without any tap the interface is left as it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from transformers.modeling_utils import AttentionInterface
+
+_ATTRIBUTE = "_tokenprune_tap"
+_NAMES = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
+
+
+class Tap(Protocol):
+    """Called before the attention of a tapped module."""
+
+    def __call__(self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]) -> None: ...
+
+
+class _Dispatcher:
+    """Installed while anyone observes; counts its users so that two patched models may come and go in any order."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.originals: dict[str, Callable[..., Any] | None] = {}
+
+    def install(self) -> None:
+        self.users += 1
+        if self.users > 1:
+            return
+        mapping = AttentionInterface._global_mapping
+        for name in _NAMES:
+            original = mapping.get(name)
+            if original is None and name != "eager":
+                continue  # not available in this installation
+            self.originals[name] = original
+            AttentionInterface.register(name, self._wrap(original))
+
+    def uninstall(self) -> None:
+        self.users -= 1
+        if self.users:
+            return
+        for name, original in self.originals.items():
+            if original is None:
+                AttentionInterface._global_mapping.pop(name, None)
+            else:
+                AttentionInterface.register(name, original)
+        self.originals.clear()
+
+    @staticmethod
+    def _wrap(original: Callable[..., Any] | None) -> Callable[..., Any]:
+        def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, *args: Any, **kwargs: Any):
+            tap = module.__dict__.get(_ATTRIBUTE)
+            if tap is not None:
+                tap(module, query, key, mask, kwargs)
+            run = original if original is not None else _own_eager(module)
+            return run(module, query, key, value, mask, *args, **kwargs)
+
+        return attention
+
+
+def _own_eager(module: nn.Module) -> Callable[..., Any]:
+    """`eager` is not registered: each modelling file brings its own, and passes it as the default."""
+    for cls in type(module).__mro__:
+        function = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
+        if function is not None:
+            return function
+    raise RuntimeError(f"no eager attention in the module that defines {type(module).__name__}")
+
+
+_DISPATCHER = _Dispatcher()
+
+
+class Taps:
+    """The taps of one patch; `remove` undoes them."""
+
+    def __init__(self) -> None:
+        self._modules: list[nn.Module] = []
+
+    def add(self, modules: list[nn.Module], tap: Tap) -> None:
+        """Let `tap` see every attention call of these modules."""
+        if not self._modules:
+            _DISPATCHER.install()
+        for module in modules:
+            module.__dict__[_ATTRIBUTE] = tap
+            self._modules.append(module)
+
+    def remove(self) -> None:
+        """Leave the modules and, with the last user, the interface as they were."""
+        if self._modules:
+            _DISPATCHER.uninstall()
+        for module in self._modules:
+            module.__dict__.pop(_ATTRIBUTE, None)
+        self._modules.clear()
+
+

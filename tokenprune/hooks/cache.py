@@ -1,0 +1,183 @@
+"""Cache layers that store fewer keys than the sequence has tokens, and still answer in logical units.
+
+Facts of transformers this rests on: masks are sized by `get_mask_sizes` and positions by `get_seq_length` of the
+first full-attention layer; `generate` slices the next turn's ids by `get_seq_length`. With logical answers they all
+agree although layers differ in length. The state of a conversation lives here, never on the model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import LongTensor, Tensor
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+
+from ..errors import PatchError
+
+FILLER = -1
+"""Logical index of a physical slot that holds nothing; such slots stand left and are always masked."""
+
+
+class KeptMap:
+    """Logical index of every stored key: `kept` (B, P) and behind it an unbroken tail from `tail_start` on.
+
+    Immutable and shared by all layers with the same history, so that a mask is remapped once per step.
+    """
+
+    def __init__(self, kept: LongTensor, tail_start: int, ragged: bool) -> None:
+        self.kept = kept
+        self.tail_start = tail_start
+        self.ragged = ragged
+        self._derived: tuple[Any, KeptMap] | None = None
+
+    def columns(self, stored: int, width: int) -> LongTensor:
+        """(B, width) logical indices of the last `width` of `stored` keys."""
+        rows, p = self.kept.shape
+        if stored == p:
+            return self.kept[:, p - width :]  # type: ignore[return-value]
+        tail = torch.arange(self.tail_start, self.tail_start + stored - p, device=self.kept.device)
+        full = torch.cat([self.kept, tail.expand(rows, -1)], dim=1)
+        return full[:, stored - width :]  # type: ignore[return-value]
+
+    def select(self, rows: Tensor) -> KeptMap:
+        """The map after its batch rows were reordered. Layers ask one after the other with the same tensor."""
+        if self._derived is None or self._derived[0] is not rows:
+            kept: Any = self.kept[rows.to(self.kept.device)]
+            self._derived = (rows, KeptMap(kept, self.tail_start, self.ragged))
+        return self._derived[1]
+
+    def repeat(self, repeats: int) -> KeptMap:
+        """The map after each batch row was repeated."""
+        if self._derived is None or self._derived[0] != ("repeat", repeats):
+            kept: Any = self.kept.repeat_interleave(repeats, dim=0)
+            self._derived = (("repeat", repeats), KeptMap(kept, self.tail_start, self.ragged))
+        return self._derived[1]
+
+
+class _Logical:
+    """What full and sliding layers share. `map` is the history up to the last cut; `pending` the cut under way."""
+
+    _layer_type = None  # else transformers would register this class for every new cache
+
+    map: KeptMap
+    owner: Any  # the engine; a pruned cache outside its patch is an error, not a wrong answer
+    pending: tuple[KeptMap, int] | None  # (map after this forward, logical tokens of this forward)
+    stored: int  # keys seen since the start, trimmed ones included
+
+    def _advance(self, new: int) -> int:
+        """Count `new` physical keys; return how many logical tokens they stand for."""
+        self.owner.check_cache_use()
+        self.stored += new
+        if self.pending is None:
+            return new
+        self.map, logical = self.pending
+        self.pending = None
+        return logical
+
+    @property
+    def logical_length(self) -> int:
+        return self.map.tail_start + self.stored - self.map.kept.shape[1]
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
+        self.map = self.map.select(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        self.map = self.map.repeat(repeats)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        self.map = self.map.select(indices)
+
+    def _check_crop(self, tokens: int) -> None:
+        if abs(tokens) > self.stored - self.map.kept.shape[1]:
+            raise PatchError("a pruned cache can only be cropped behind its last image; start the turn anew instead")
+
+    def reset(self) -> None:
+        super().reset()  # type: ignore[misc]
+        empty: Any = torch.empty(self.map.kept.shape[0], 0, dtype=torch.long, device=self.map.kept.device)
+        self.map, self.stored, self.pending = KeptMap(empty, 0, False), 0, None
+
+
+class LogicalLayer(_Logical, DynamicLayer):
+    """Full attention."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self._advance(key_states.shape[-2])
+        return super().update(key_states, value_states, *args, **kwargs)
+
+    def get_seq_length(self) -> int:
+        return self.logical_length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.logical_length + query_length, 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        self._check_crop(tokens_to_remove)
+        super().crop(tokens_to_remove)
+        self.stored -= abs(tokens_to_remove)
+
+
+class LogicalSlidingLayer(_Logical, DynamicSlidingWindowLayer):
+    """Sliding window. `cumulative_length` is logical, so the inherited answers are.
+
+    The last window - 1 physical keys hold all that the last window - 1 logical tokens left; what is older is masked.
+    """
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        before = self.cumulative_length
+        logical = self._advance(key_states.shape[-2])
+        states = super().update(key_states, value_states, *args, **kwargs)
+        self.cumulative_length = before + logical
+        return states
+
+    def crop(self, tokens_to_remove: int) -> None:
+        self._check_crop(tokens_to_remove)
+        if self.get_seq_length() >= self.sliding_window:
+            super().crop(tokens_to_remove)
+        else:
+            DynamicLayer.crop(self, tokens_to_remove)
+            self.cumulative_length -= abs(tokens_to_remove)
+        self.stored -= abs(tokens_to_remove)
+
+
+_LOGICAL = {DynamicLayer: LogicalLayer, DynamicSlidingWindowLayer: LogicalSlidingLayer}
+
+
+def is_logical(layer: Any) -> bool:
+    """The layer holds a pruned history."""
+    return isinstance(layer, _Logical)
+
+
+def owner_of(cache: Any) -> Any:
+    """The engine that pruned this cache, or None."""
+    return getattr(cache, "_tokenprune_owner", None)
+
+
+def cache_layer(cache: Cache, index: int) -> Any:
+    """Layer `index` of the cache, made now where the cache makes its layers at the first update."""
+    while len(cache.layers) <= index:
+        cache.layers.append(cache.layer_class_to_replicate())  # type: ignore[misc]
+    return cache.layers[index]
+
+
+def make_logical(cache: Cache, index: int, owner: Any, identity: Any) -> Any:
+    """Replace a plain layer by its logical counterpart that shares its state. `identity(n)` maps n plain keys."""
+    layer = cache_layer(cache, index)
+    if is_logical(layer):
+        return layer
+    kind = _LOGICAL.get(type(layer))
+    if kind is None:
+        raise PatchError(
+            f"a cache with {type(layer).__name__} layers cannot hold a pruned sequence yet; use the default dynamic "
+            "cache (cache_implementation=None, no past_key_values of another kind)"
+        )
+    new = kind.__new__(kind)
+    new.__dict__ = layer.__dict__
+    new.stored = layer.get_seq_length()
+    new.map, new.owner, new.pending = identity(new.stored), owner, None
+    cache.layers[index] = new
+    cache._tokenprune_owner = owner  # type: ignore[attr-defined]
+    return new

@@ -1,0 +1,276 @@
+"""The engine of one patch: hooks on the composite model, the text model and every decoder layer."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import PatchError
+from . import cuts
+from .cache import is_logical, owner_of
+from .cuts import Chooser, Fate
+from .deepstack import wrap_deepstack
+from .layout import find_layout
+from .parts import Parts
+from .question import QuestionFinder
+from .record import Prefill
+from .step import Step, layer_index
+from .vision import VisionProbe
+
+_PAYLOAD = ("pixel_values", "image_patches", "image_embeds", "video_embeds")
+_TEXT_FIELDS = {"text", "question"}
+
+
+class Engine:
+    """Shortens the sequence inside the decoder. State of a forward is in `step`, of a conversation in its cache."""
+
+    def __init__(self, parts: Parts, methods: Sequence[Chooser], processor: Any = None) -> None:
+        self.parts = parts
+        self.methods = list(methods)
+        self.plan: dict[int, list[Chooser]] = {}
+        for method in self.methods:
+            for k in method.cut_layers(parts.num_layers):
+                self.plan.setdefault(k, []).append(method)
+        needs = frozenset().union(*(m.needs for m in self.methods)) if self.methods else frozenset()
+        self.needs_text = bool(_TEXT_FIELDS & set(needs))
+        self.question = QuestionFinder(parts.model.config, processor)
+        self.probe = VisionProbe(parts, needs)
+        self.enabled = True
+        self.step: Step | None = None
+        self.last: Prefill | None = None  # what `PatchHandle.report` is made of
+        self._busy = False
+        self._warned = False
+        self._call: dict[str, Any] = {}
+        self._fates: list[Fate] | None = None
+        self._undo: list[Callable[[], None]] = []
+        self._signature = list(inspect.signature(parts.composite.forward).parameters)
+        self._layer_names = list(inspect.signature(parts.layers[0].forward).parameters)
+
+    def __deepcopy__(self, memo: Any) -> Engine:
+        return self  # a copied cache still belongs to this patch
+
+    # -- install and remove ------------------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """Hook the model; on any error everything is taken back."""
+        try:
+            self.probe.install()
+            self._undo.append(self.probe.remove)
+            composite, text = self.parts.composite, self.parts.text
+            self._undo.append(composite.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
+            self._undo.append(composite.register_forward_hook(self._leave, always_call=True).remove)
+            self._undo.append(text.register_forward_hook(self._restore_length).remove)
+            self._undo.append(wrap_deepstack(text, lambda: self.step))
+            for place, layer in enumerate(self.parts.layers):
+                hook = self._layer_hook(place, layer_index(layer, place))
+                self._undo.append(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        except BaseException:
+            self.probe.remove()
+            self.remove()
+            raise
+
+    def remove(self) -> None:
+        """Undo everything, last first."""
+        while self._undo:
+            self._undo.pop()()
+
+    def check_cache_use(self) -> None:
+        """Called by a pruned cache layer that is about to be written to."""
+        if not self._busy:
+            raise PatchError(
+                "this cache was pruned by a tokenprune patch that is not active now (removed, or inside disabled()); "
+                "its keys do not stand for all tokens any more. Start from an empty cache, or keep the patch for the "
+                "rest of this conversation"
+            )
+
+    # -- the composite model -----------------------------------------------------------------------------------
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = {**dict(zip(self._signature, args)), **kwargs}
+        self.step, self._fates = None, None
+        self.probe.last.clear()
+        if not self.enabled:
+            return
+        cache = call.get("past_key_values")
+        owner = owner_of(cache)
+        if owner is not None and owner is not self:
+            raise PatchError("this cache was pruned by another patch; start from an empty cache")
+        self._busy = True
+        ids, payload = call.get("input_ids"), _has_payload(call)
+        if payload and ids is None:
+            raise PatchError("a patched model needs input_ids to see where the images are, not inputs_embeds alone")
+        if not payload and owner is None:
+            return
+        shape = ids.shape if ids is not None else call["inputs_embeds"].shape
+        implementation = getattr(self.parts.text_config, "_attn_implementation", "sdpa")
+        self.step = Step(shape[1], shape[0], self, implementation)
+        self._call = call
+        if payload:
+            self._fates = []
+        else:
+            self.step.filler_past = getattr(cache, "_tokenprune_ragged", False)
+            self._warn_later_turn(shape[1])
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        step, fates = self.step, self._fates
+        self.step, self._fates, self._busy = None, None, False
+        if step is not None and fates is not None and step.layout is not None and output is not None:
+            cache = self._call.get("past_key_values") or getattr(output, "past_key_values", None)
+            self.last = Prefill.of(self.parts, step, fates, cache)
+        self._call = {}
+
+    def _warn_later_turn(self, length: int) -> None:
+        aware = [m for m in self.methods if getattr(m, "query_aware", False)]
+        if length > 1 and aware and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{type(aware[0]).__name__} chose the cached image tokens for the first question; they stay as they "
+                "are for this one. Start a new conversation, or use a method that does not look at the question",
+                stacklevel=2,
+            )
+
+    # -- the decoder layers ------------------------------------------------------------------------------------
+
+    def _layer_hook(self, place: int, cache_slot: int) -> Callable[..., Any]:
+        cuts_here = place == 0 or place in self.plan
+
+        def before(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            step = self.step
+            if step is None:
+                return None
+            if self._fates is None:  # a later call on a pruned cache: only masks can need work
+                if kwargs.get("attention_mask") is None and not step.filler_past:
+                    return None
+            elif cuts_here:
+                args, kwargs = self._cut(place, args, kwargs, step)
+            return self._shorten(cache_slot, args, kwargs, step)
+
+        return before
+
+    def _shorten(self, slot: int, args: tuple[Any, ...], kwargs: dict[str, Any], step: Step) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        named = {**dict(zip(self._layer_names[1:], args[1:])), **kwargs}
+        cache, mask = named.get("past_key_values"), named.get("attention_mask")
+        new_mask = step.enter_layer(cache, slot, mask, hidden.device)
+        if step.ragged and cache is not None:
+            cache._tokenprune_ragged = True
+        if step.index is None:
+            if new_mask is mask:
+                return args, kwargs
+            changed = {"attention_mask": new_mask}
+        else:
+            skip = ("hidden_states", "attention_mask", "past_key_values")
+            changed = {n: step.gather(n, v) for n, v in named.items() if n not in skip}
+            changed["attention_mask"] = new_mask
+            if "flash" in step.implementation and changed.get("position_ids") is not None:
+                changed["position_ids"] = None  # gaps would be taken for packed sequences
+        rest = tuple(changed.get(n, v) for n, v in zip(self._layer_names[1:], args[1:]))
+        taken = self._layer_names[1 : len(args)]
+        return (*args[:1], *rest), {**kwargs, **{n: v for n, v in changed.items() if n not in taken}}
+
+    def _cut(self, place: int, args: tuple[Any, ...], kwargs: dict[str, Any], step: Step) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if step.layout is None:
+            self._begin(step, hidden)
+        before = step.index
+        hidden = self._choose(place, hidden, step)
+        step.lengths[place] = step.physical
+        if step.index is before and hidden is (args[0] if args else kwargs["hidden_states"]):
+            return args, kwargs
+        if args:
+            return (hidden, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": hidden}
+
+    def _begin(self, step: Step, hidden: Tensor) -> None:
+        """First layer of a prefill: find the images, and the question if a method asks for it."""
+        call, sources = self._call, []
+        encoded = call.get("mm_encoder_outputs") or {}
+        for modality in self.parts.placeholders:
+            if encoded.get(modality) is not None and modality not in self.probe.last:
+                sources.append(self.probe.features(modality, encoded[modality]))
+            elif modality in self.probe.last:
+                sources.append(self.probe.last[modality])
+        ids = call["input_ids"].cpu()
+        family, placeholders = self.parts.family, self.parts.placeholders
+        step.layout = find_layout(ids, sources, placeholders, hidden.device, family.same_image)
+        self._fates = cuts.start(step.layout)
+        step.question = None
+        if self.needs_text and step.layout.segments:
+            if bool(step.layout.visual[:, -1].any()):
+                raise PatchError(
+                    "the input ends inside an image, before the question that this method reads; raise "
+                    "prefill_chunk_size, or use a method that does not look at the question"
+                )
+            embed = self.parts.composite.get_input_embeddings()
+            padding = _padding(call.get("attention_mask"), ids.shape[1])
+            step.question = cuts.read_question(self.question, ids, step.layout, padding, hidden, embed)
+
+    def _choose(self, place: int, hidden: Tensor, step: Step) -> Tensor:
+        """Run the methods of this layer and go on with what they keep."""
+        layout, changed = step.layout, False
+        if layout is None or not layout.segments:
+            return hidden
+        for method in self.plan.get(place, ()):
+            fates = cuts.split(self._fates or [])
+            for fate in fates:
+                n = fate.entry.setdefault(id(method), fate.alive[0])
+                plan = method.schedule(n, self.parts.num_layers) if method.exact else None
+                target = None if plan is None else plan[place]
+                if target is not None and target >= fate.alive[0]:
+                    continue  # nothing to choose
+                tokens, local, flat = cuts.make_tokens(
+                    fate, hidden, step, step.question, method.needs, place, self.parts.num_layers
+                )
+                answer = cuts.apply(method, fate, tokens, local, target)
+                fate.history.append((place, list(fate.alive)))
+                if answer.features is not None:
+                    hidden = cuts.replace_features(hidden, answer.features, flat, step)
+                if answer.merge is not None:
+                    step.merges.append(cuts.deepstack_merge(answer.merge, flat))
+                changed = True
+            self._fates = fates
+        if not changed:
+            return hidden
+        alive, counts = cuts.alive_mask(layout, self._fates or [], hidden.device)
+        rows = step.cut(alive, counts)
+        return hidden.flatten(0, 1).index_select(0, rows).unflatten(0, (step.batch, -1))
+
+    # -- the text model ----------------------------------------------------------------------------------------
+
+    def _restore_length(self, module: nn.Module, args: Any, output: Any) -> Any:
+        step = self.step
+        if step is None or step.index is None:
+            return None
+        if isinstance(output, tuple):
+            return (step.scatter(output[0]), *output[1:])
+        full = step.scatter(output.last_hidden_state)
+        hidden = getattr(output, "hidden_states", None)
+        if hidden is not None:  # inner entries keep their physical length
+            output.hidden_states = (*hidden[:-1], full)
+        output.last_hidden_state = full
+        return output
+
+
+def _has_payload(call: dict[str, Any]) -> bool:
+    encoded = call.get("mm_encoder_outputs") or {}
+    if any(v is not None for v in encoded.values()):
+        return True
+    return any(v is not None and str(k).startswith(_PAYLOAD) for k, v in call.items())
+
+
+def _padding(mask: Any, length: int) -> Tensor | None:
+    if isinstance(mask, Tensor) and mask.dim() == 2:
+        return mask[:, -length:].cpu().bool()
+    return None
+
+
+def is_pruned(cache: Any) -> bool:
+    """The cache holds fewer keys than its sequence has tokens."""
+    return any(is_logical(layer) for layer in getattr(cache, "layers", ()))
+
+

@@ -1,0 +1,139 @@
+"""Where the visual tokens of a call lie: one `Segment` per image or video, grouped by shape for batched scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import LongTensor, Tensor
+
+from ..errors import PatchError
+from ..families.shapes import Shape, joined_shape
+from ..tokens import Kind
+
+
+@dataclass(eq=False)
+class Features:
+    """What one get_image_features / get_video_features call told: per image its shape and what was asked for."""
+
+    modality: Kind
+    shapes: list[Shape]
+    extras: dict[str, list[Tensor]] = field(default_factory=dict)  # name -> per image (n, ...) tensors
+
+    def repeated(self, count: int) -> Features:
+        """For beams: transformers repeats every image count / len times in a row."""
+        times = max(count // max(len(self.shapes), 1), 1)
+        extras = {k: [x for x in v for _ in range(times)] for k, v in self.extras.items()}
+        return Features(self.modality, [s for s in self.shapes for _ in range(times)], extras)
+
+
+@dataclass(eq=False)
+class Segment:
+    """One image or video of one row."""
+
+    row: int
+    kind: Kind
+    shape: Shape
+    positions: LongTensor  # (n,) indices into the row's call, on the CPU
+    features: Features
+    index: int  # place in `features`
+    ordinal: int = 0
+
+
+@dataclass(eq=False)
+class Group:
+    """Segments of one shape, seen by a method as one batch."""
+
+    segments: list[Segment]
+    flat: LongTensor  # (S, N) indices into the call's (B * L) tokens, on the model's device
+
+    @property
+    def shape(self) -> Shape:
+        return self.segments[0].shape
+
+    @property
+    def kind(self) -> Kind:
+        return self.segments[0].kind
+
+    def extra(self, name: str) -> Tensor | None:
+        """(S, N, ...) of an optional field, stacked from the images' own tensors."""
+        if any(name not in s.features.extras for s in self.segments):
+            return None
+        return torch.stack([s.features.extras[name][s.index] for s in self.segments])
+
+
+@dataclass(eq=False)
+class Layout:
+    """All visual tokens of one call."""
+
+    segments: list[Segment]
+    groups: list[Group]
+    visual: Tensor  # (B, L) bool, on the CPU
+    batch: int
+    length: int
+
+
+def find_layout(
+    ids: Tensor,
+    sources: Sequence[Features],
+    placeholders: dict[str, int],
+    device: torch.device | str,
+    same_image: Callable[[Tensor, list[int], list[int]], list[int] | None] = lambda *_: None,
+) -> Layout:
+    """Match placeholder positions with the lengths of the features that fill them, in batch order.
+
+    Adjacent images without a separator are told apart by these lengths, a video cut up by timestamps is put
+    together again; `same_image` (of the family) says which runs of a row are tiles of one picture. `ids` (B, L)
+    must lie on the CPU.
+    """
+    batch, length = ids.shape
+    segments: list[Segment] = []
+    visual = torch.zeros(batch, length, dtype=torch.bool)
+    for source in sources:
+        places = (ids == placeholders[source.modality]).nonzero()
+        lengths = [s.n for s in source.shapes]
+        if sum(lengths) != len(places):
+            raise PatchError(
+                f"the call has {len(places)} {source.modality} placeholder tokens but features for {sum(lengths)}"
+            )
+        for index, span in enumerate(places.split(lengths)):
+            rows = span[:, 0]
+            if len(span) and rows[0] != rows[-1]:
+                raise PatchError(f"the tokens of {source.modality} {index} are spread over two rows of the batch")
+            positions: Any = span[:, 1]
+            segments.append(Segment(int(rows[0]), source.modality, source.shapes[index], positions, source, index))
+            visual[rows, positions] = True
+    segments.sort(key=lambda s: (s.row, int(s.positions[0])))
+    segments = [s for row in range(batch) for s in _joined(ids[row], [s for s in segments if s.row == row], same_image)]
+    by_shape: dict[tuple[Any, ...], list[Segment]] = {}
+    for segment in segments:
+        by_shape.setdefault((segment.kind, id(segment.shape)), []).append(segment)
+    return Layout(segments, [_group(g, length, device) for g in by_shape.values()], visual, batch, length)
+
+
+def _joined(ids: Tensor, segments: list[Segment], same_image: Any) -> list[Segment]:
+    """Segments of one row, tiles of one picture made one, numbered in the order of the prompt."""
+    starts, lengths = [int(s.positions[0]) for s in segments], [s.shape.n for s in segments]
+    images = same_image(ids, starts, lengths) if segments else None
+    if images is not None:
+        tiles = [[s for s, i in zip(segments, images) if i == image] for image in sorted(set(images))]
+        segments = [t[0] if len(t) == 1 else _join(t) for t in tiles]
+    for ordinal, segment in enumerate(segments):
+        segment.ordinal = ordinal
+    return segments
+
+
+def _join(tiles: list[Segment]) -> Segment:
+    first, shape = tiles[0], joined_shape(tuple(t.shape for t in tiles))
+    extras = {
+        name: [torch.cat([t.features.extras[name][t.index] for t in tiles])] for name in first.features.extras
+    }
+    positions: Any = torch.cat([t.positions for t in tiles])
+    return Segment(first.row, first.kind, shape, positions, Features(first.kind, [shape], extras), 0)
+
+
+def _group(segments: list[Segment], length: int, device: torch.device | str) -> Group:
+    flat: Any = torch.stack([s.positions + s.row * length for s in segments])
+    return Group(segments, flat.to(device, non_blocking=True))

@@ -1,0 +1,130 @@
+"""The parts of a vision-language model that the mechanism touches, found by role and never by class."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..errors import UnsupportedModelError
+from ..families import REFUSED, SUPPORTED, Family, family_of
+
+
+@dataclass(eq=False)
+class Parts:
+    """What was found in one model."""
+
+    model: nn.Module  # what the user patched
+    composite: nn.Module  # merges image features into the text and calls the text model
+    text: nn.Module  # the module that owns `layers`
+    layers: nn.ModuleList  # decoder layers
+    tower: nn.Module | None
+    blocks: nn.ModuleList | None  # tower blocks
+    projector: nn.Module | None
+    placeholders: dict[str, int]  # modality -> token id of one visual token
+    family: Family
+    first_shared: int  # first layer that reuses another layer's keys; cuts must lie below
+
+    @property
+    def config(self) -> Any:
+        return self.composite.config
+
+    @property
+    def text_config(self) -> Any:
+        return self.text.config
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def has_cls(self) -> bool:
+        """The tower puts a class token before its patches."""
+        names = ("class_embedding", "cls_token")
+        return self.tower is not None and any(n.split(".")[-1] in names for n, _ in self.tower.named_parameters())
+
+    def block_taps(self, index: int) -> list[nn.Module]:
+        """Modules of one tower block that may call the attention interface."""
+        return [] if self.blocks is None else list(self.blocks[index].modules())
+
+    @property
+    def tower_attention(self) -> bool:
+        """The tower's attention goes through transformers' interface, where it can be observed."""
+        import sys
+
+        if self.blocks is None:
+            return False
+        sources = {type(m).__module__ for m in self.blocks.modules()}
+        return any(hasattr(sys.modules.get(s), "ALL_ATTENTION_FUNCTIONS") for s in sources)
+
+
+def find_parts(model: nn.Module) -> Parts:
+    """Locate the parts, or raise `UnsupportedModelError` naming the class, what was looked for and what works."""
+    config = getattr(model, "config", None)
+    kind = getattr(config, "model_type", None)
+    if kind in REFUSED:
+        raise _refusal(model, REFUSED[kind])
+    if config is None or not hasattr(model, "get_image_features"):
+        raise _refusal(model, "it has no get_image_features, so it is not a vision-language model of transformers")
+    if getattr(config, "is_encoder_decoder", False):
+        raise _refusal(model, "it is an encoder-decoder; the images go to the encoder")
+
+    composite = getattr(model, "base_model", model)
+    family = family_of(composite.config)
+    text_root = family.find(composite, family.text_names)
+    if text_root is None:
+        raise _refusal(model, f"no text model was found (looked for {', '.join(family.text_names)})")
+    text = _owner_of_layers(text_root)
+    if text is None:
+        raise _refusal(model, "its text model has no ModuleList named `layers`")
+    text_config = text.config
+    if getattr(text_config, "cross_attention_layers", None):
+        raise _refusal(model, REFUSED["mllama"])
+
+    placeholders = {m: family.placeholder_id(composite.config, m) for m in family.modalities}
+    found = {m: i for m, i in placeholders.items() if i is not None}
+    if not found:
+        raise _refusal(model, "its config names no image_token_id, so images have no place in the sequence")
+
+    tower = family.find(composite, family.tower_names)
+    shared = getattr(text_config, "num_kv_shared_layers", 0) or 0
+    return Parts(
+        model=model,
+        composite=composite,
+        text=text,
+        layers=text.layers,  # type: ignore[arg-type]
+        tower=tower,
+        blocks=_blocks(tower),
+        projector=family.find(composite, family.projector_names),
+        placeholders=found,
+        family=family,
+        first_shared=len(text.layers) - shared,  # type: ignore[arg-type]
+    )
+
+
+def _owner_of_layers(root: nn.Module) -> nn.Module | None:
+    for module in root.modules():
+        layers = getattr(module, "layers", None)
+        if isinstance(layers, nn.ModuleList) and len(layers) and _is_decoder_layer(layers[0]):
+            return module
+    return None
+
+
+def _is_decoder_layer(layer: nn.Module) -> bool:
+    return "hidden_states" in inspect.signature(layer.forward).parameters
+
+
+def _blocks(tower: nn.Module | None) -> nn.ModuleList | None:
+    if tower is None:
+        return None
+    lists = [m for m in tower.modules() if isinstance(m, nn.ModuleList) and len(m)]
+    return max(lists, key=len, default=None)
+
+
+def _refusal(model: nn.Module, why: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{type(model).__name__} cannot be patched: {why}. Families under test: {', '.join(SUPPORTED)}; other "
+        "transformers models work when their images sit in the token sequence of a stack of decoder layers."
+    )

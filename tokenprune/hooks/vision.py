@@ -1,0 +1,165 @@
+"""Watch the vision tower: which features came out, which patches it attended to, without `output_attentions`.
+
+`generate` encodes images before it calls `forward`, and beams repeat the result; so what was seen travels on the
+tower's own output object and is picked up wherever that output is consumed.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UnsupportedModelError
+from ..kernels.attention import received_attention, row_attention
+from .attention import Taps
+from .layout import Features
+from .parts import Parts
+
+_ATTRIBUTE = "_tokenprune_features"
+TOWER_FIELDS = ("saliency", "vision_features", "vision_keys")
+
+
+class VisionProbe:
+    """Wraps `get_*_features` of one model and collects the tower fields that a method needs."""
+
+    def __init__(self, parts: Parts, needs: frozenset[str]) -> None:
+        self.parts = parts
+        self.wanted = {need.split("@")[0]: need for need in needs if need.split("@")[0] in TOWER_FIELDS}
+        self.last: dict[str, Features] = {}  # of raw-pixel calls inside this forward
+        self._patches: dict[str, list[Tensor]] = {}
+        self._segments: list[int] | None = None
+        self._encoding = False
+        self._undo: list[Callable[[], None]] = []
+
+    def install(self) -> None:
+        """Hook what is needed and nothing else."""
+        for modality in self.parts.placeholders:
+            name = f"get_{modality}_features"
+            if hasattr(self.parts.composite, name):
+                self._wrap(name, modality)
+        if "vision_features" in self.wanted:
+            projector = self.parts.projector
+            if projector is None:
+                raise _missing(self.parts, "vision_features", "no projector was found")
+            self._undo.append(projector.register_forward_pre_hook(self._see_projector).remove)
+        if {"saliency", "vision_keys"} & set(self.wanted):
+            self._tap_tower()
+
+    def remove(self) -> None:
+        """Undo `install`."""
+        while self._undo:
+            self._undo.pop()()
+
+    def features(self, modality: str, output: Any) -> Features:
+        """What is known of a tower output that is about to be merged in."""
+        pooled = getattr(output, "pooler_output", output)
+        lengths = self.parts.family.lengths(self.parts.composite, modality, pooled)
+        known = getattr(output, _ATTRIBUTE, None)
+        if known is None:
+            if self.wanted:
+                fields = ", ".join(self.wanted)
+                raise UnsupportedModelError(f"these image features were computed outside the patch, without {fields}")
+            shapes = self.parts.family.fallback_shapes(lengths)
+            return Features(modality, shapes)  # type: ignore[arg-type]
+        return known if len(known.shapes) == len(lengths) else known.repeated(len(lengths))
+
+    # -- get_image_features ------------------------------------------------------------------------------------
+
+    def _wrap(self, name: str, modality: str) -> None:
+        composite = self.parts.composite
+        original = getattr(composite, name)
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)  # generate() reads the signature to choose its arguments
+        def encode(*args: Any, **kwargs: Any) -> Any:
+            if self._encoding:  # Qwen encodes a video by its own get_image_features
+                return original(*args, **kwargs)
+            bound = signature.bind_partial(*args, **kwargs).arguments
+            call = {**bound, **bound.get("kwargs", {})}
+            self._patches = {name: [] for name in self.wanted}
+            self._segments = self.parts.family.segments(composite, call)
+            self._encoding = True
+            try:
+                output = original(*args, **kwargs)
+            finally:
+                self._encoding = False
+            features = self._collect(modality, call, output)
+            self.last[modality] = features
+            if not isinstance(output, (tuple, list, Tensor)):
+                setattr(output, _ATTRIBUTE, features)
+            return output
+
+        composite.__dict__[name] = encode
+        self._undo.append(lambda: composite.__dict__.pop(name, None))
+
+    def _collect(self, modality: str, call: dict[str, Any], output: Any) -> Features:
+        family, composite = self.parts.family, self.parts.composite
+        pooled = output[1] if isinstance(output, tuple) else getattr(output, "pooler_output", output)
+        lengths = family.lengths(composite, modality, pooled)
+        shapes = family.shapes(composite, modality, call, lengths)
+        extras = {}
+        for name, seen in self._patches.items():
+            if not seen:
+                raise _missing(self.parts, name, "its tower never called the attention interface")
+            spread = family.spread(composite, modality, call, torch.cat(seen), shapes)
+            extras[name] = [s[:, 0] for s in spread] if name == "saliency" else spread
+        self._patches = {}
+        return Features(modality, shapes, extras)  # type: ignore[arg-type]
+
+    # -- the tower ---------------------------------------------------------------------------------------------
+
+    def _see_projector(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if "vision_features" in self._patches:
+            self._patches["vision_features"].append(self.parts.family.patch_features(args[0].detach()))
+
+    def _tap_tower(self) -> None:
+        blocks, name = self.parts.blocks, " and ".join(sorted({"saliency", "vision_keys"} & set(self.wanted)))
+        if blocks is None or not self.parts.tower_attention:
+            raise _missing(self.parts, name, "its tower does not use transformers' attention interface")
+        need = self.wanted.get("saliency") or self.wanted["vision_keys"]
+        depth = len(blocks)
+        if "@" in need:
+            layer = int(need.split("@")[1]) % depth
+        else:
+            layer = self.parts.family.saliency_layer(self.parts.composite, depth)
+        taps = Taps()
+        taps.add(self.parts.block_taps(layer), self._see_attention)
+        self._undo.append(taps.remove)
+
+    def _see_attention(self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]) -> None:
+        if not self._patches:
+            return
+        query, key = query.detach(), key.detach()
+        scaling = kwargs.get("scaling")
+        if scaling is None:
+            scaling = query.shape[-1] ** -0.5
+        pieces = [(query, key)]
+        if self._segments is not None and query.shape[0] == 1 and query.shape[2] == sum(self._segments):
+            pieces = list(zip(query.split(self._segments, 2), key.split(self._segments, 2)))  # packed pictures
+        has_cls = self.parts.has_cls
+        if "saliency" in self._patches:
+            if has_cls:
+                seen = [row_attention(q[:, :, :1], k, scaling).mean(1)[:, 1:] for q, k in pieces]
+            else:
+                seen = [received_attention(q, k, scaling, mask if len(pieces) == 1 else None) for q, k in pieces]
+            self._patches["saliency"] += [_patches(s[..., None], self._segments) for s in seen]
+        if "vision_keys" in self._patches:
+            keys = [k.mean(1)[:, int(has_cls) :] for _, k in pieces]
+            self._patches["vision_keys"] += [_patches(k, self._segments) for k in keys]
+
+
+def _patches(values: Tensor, segments: list[int] | None) -> Tensor:
+    """(pictures, P, C) where the tower batches pictures, (P, C) where it packs them."""
+    return values if segments is None else values.flatten(0, 1)
+
+
+def _missing(parts: Parts, name: str, why: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{type(parts.model).__name__} cannot serve {name}: {why}. Methods that need nothing of the tower: "
+        "random, uniform, pool"
+    )

@@ -1,0 +1,51 @@
+"""Attention scores without an attention matrix: one row, or column means in blocks of queries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK_BYTES = 64 * 2**20
+"""No scratch tensor of a scoring function is larger than this."""
+
+
+def _grouped(query: Tensor, key: Tensor) -> Tensor:
+    """(B, H, Q, d) queries as (B, Hkv, H / Hkv, Q, d): query heads beside the key head they share."""
+    return query.unflatten(1, (key.shape[1], -1))
+
+
+def _additive(mask: Tensor) -> Tensor:
+    if mask.dtype == torch.bool:
+        return torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, float("-inf"))
+    return mask.float()
+
+
+def row_attention(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
+    """Softmax row of single queries: (B, H, 1, d), (B, Hkv, K, d) -> (B, H, K) in float32.
+
+    `mask` is boolean or additive, broadcastable to (B, 1, 1, K). Costs O(K d) and works under any attention kernel.
+    """
+    logits = torch.einsum("bghqd,bgkd->bghqk", _grouped(query.float(), key), key.float()) * scaling
+    if mask is not None:
+        logits = logits + _additive(mask)[:, :, None]
+    return logits.softmax(-1).flatten(1, 2)[:, :, 0]
+
+
+def received_attention(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
+    """Attention each key receives, mean over queries and heads: (B, H, Q, d), (B, Hkv, K, d) -> (B, K), float32.
+
+    Bidirectional attention of a vision tower; `mask` is boolean or additive, (B or 1, heads or 1, Q, K). Queries
+    come in blocks, so that no Q x K matrix above 64 MiB exists.
+    """
+    batch, heads, queries, _ = query.shape
+    keys = key.shape[2]
+    step = max(1, BLOCK_BYTES // (4 * batch * heads * keys))
+    keys_t = key.float().transpose(-1, -2)[:, :, None]
+    total = torch.zeros(batch, keys, dtype=torch.float32, device=key.device)
+    for start in range(0, queries, step):
+        block = _grouped(query[:, :, start : start + step].float(), key)
+        logits = block @ keys_t * scaling
+        if mask is not None:
+            logits = logits + _additive(mask[:, :, start : start + step])[:, :, None]
+        total += logits.softmax(-1).sum(dim=(1, 2, 3))
+    return total / (queries * heads)

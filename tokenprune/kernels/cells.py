@@ -1,0 +1,75 @@
+"""Cutting a picture, its crops or a clip into exactly K compact cells, from coordinates on any device."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import LongTensor, Tensor
+
+from ..tokens import NEWLINE
+
+
+class Cells(NamedTuple):
+    """A partition of N tokens into K cells, none of them empty."""
+
+    cell: LongTensor  # (N,) the cell each token lies in
+    slot: LongTensor  # (K,) the token of each cell nearest to its centre (lower index on a tie)
+    weight: Tensor  # (N,) float32: 1 for members of the cell's mean, 0 for separators that share a cell with patches
+
+
+def _runs(same: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(N - 1,) "equal to its successor" -> each token's run, first index of its run and length of its run."""
+    one = torch.ones(n, dtype=torch.long, device=same.device)
+    run = torch.cat([one[:1] * 0, (~same).long()]).cumsum(0)
+    length = torch.zeros_like(one).index_add(0, run, one)
+    first = length.cumsum(0) - length
+    return run, first[run], length[run]
+
+
+def _share(total: int, before: Tensor, n: int) -> Tensor:
+    """`total` places shared over n tokens in proportion: those due to the first `before` tokens, rounded."""
+    return (2 * total * before + n) // (2 * n)
+
+
+def grid_cells(coords: Tensor, count: int) -> Cells:
+    """(N, 4) coordinates -> exactly `count` cells of floor or ceil sizes.
+
+    Each frame of each part is cut into bands of about sqrt(N / count) rows. Places are shared over the bands by
+    cumulative rounding (they sum exactly, and differ from the proportion by less than one), and a band is cut,
+    column after column, into as many runs of near-equal size. So cells never cross a frame or a crop unless there
+    are fewer cells than frames. A separator belongs to the patch before it. Where bands of h rows by cells of w
+    columns divide the grid, this is average pooling.
+    """
+    n = coords.shape[0]
+    index = torch.arange(n, device=coords.device)
+    is_patch = coords[:, 2] != NEWLINE
+    before = torch.where(is_patch, index, -1).cummax(0).values.clamp_min(0)
+    part, t, y, x = coords.index_select(0, before).clamp_min(0).unbind(1)
+
+    frame, _, frame_size = _runs((part[1:] == part[:-1]) & (t[1:] == t[:-1]), n)
+    height = torch.zeros_like(index).scatter_reduce(0, frame, y, "amax")[frame] + 1
+    rows = (n / count) ** 0.5
+    bands = torch.minimum((height / rows + 0.5).long(), count * frame_size // n).clamp_min(1)
+    band = y * bands // height
+
+    key, order = ((frame << 40) | (band << 20) | x).sort(stable=True)
+    _, first, size = _runs((key[1:] >> 20) == (key[:-1] >> 20), n)
+    low = _share(count, first, n)
+    places = _share(count, first + size, n) - low
+    sorted_cell = (low + (index - first) * places // size).clamp_max(count - 1)
+    cell = torch.zeros_like(index).scatter(0, order, sorted_cell)
+
+    zero = index.new_zeros(count)
+    patches = zero.index_add(0, cell, is_patch.long())
+    here = patches[cell]
+    member = is_patch | (here == 0)
+    far = sum(
+        (here * v - zero.index_add(0, cell, v * is_patch)[cell]) ** 2 for v in (y, x)
+    )  # squared distance to the centre, times the squared number of patches: exact integers
+    far = torch.where(member, far, torch.iinfo(torch.long).max)
+    nearest = far.argsort(stable=True)
+    nearest = nearest[cell[nearest].argsort(stable=True)]
+    members = zero.index_add(0, cell, torch.ones_like(index))
+    slot = nearest[members.cumsum(0) - members]
+    return Cells(cell, slot, member.float())  # type: ignore[arg-type]

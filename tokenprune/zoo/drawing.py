@@ -1,0 +1,165 @@
+"""Scene -> picture, and scene -> what each patch of the picture shows.
+
+Shapes are drawn at twice the size and averaged down, which gives smooth edges without depending on any
+anti-aliasing of the drawing library. Letters use the typeface that ships inside Pillow, never a system font.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .scenes import LETTER, PATCH, SIDE, Scene, Thing
+from .vocabulary import COLOURS, LETTERS, SHAPES, SIZES
+
+GRID = SIDE // PATCH
+SCALE = 2
+UNSURE = -1  # label of a patch that shows a sliver only: not to be learnt either way
+
+_COLOUR_INDEX = {name: i for i, name in enumerate(COLOURS)}
+_SHAPE_INDEX = {name: i for i, name in enumerate(SHAPES)}
+_SIZE_INDEX = {name: i for i, name in enumerate(SIZES)}
+
+
+def _polygon(shape: str, x: float, y: float, r: float) -> list[tuple[float, float]]:
+    """Corners of the shapes that have some."""
+    if shape == "square":
+        a = 0.9 * r
+        return [(x - a, y - a), (x + a, y - a), (x + a, y + a), (x - a, y + a)]
+    if shape == "triangle":
+        return [(x, y - r), (x + r, y + 0.85 * r), (x - r, y + 0.85 * r)]
+    if shape == "diamond":
+        return [(x, y - r), (x + 0.75 * r, y), (x, y + r), (x - 0.75 * r, y)]
+    if shape == "cross":
+        a = 0.34 * r
+        return [
+            (x - a, y - r), (x + a, y - r), (x + a, y - a), (x + r, y - a), (x + r, y + a), (x + a, y + a),
+            (x + a, y + r), (x - a, y + r), (x - a, y + a), (x - r, y + a), (x - r, y - a), (x - a, y - a),
+        ]  # fmt: skip
+    if shape == "star":
+        corners = []
+        for k in range(10):
+            reach = r if k % 2 == 0 else 0.42 * r
+            angle = -math.pi / 2 + k * math.pi / 5
+            corners.append((x + reach * math.cos(angle), y + reach * math.sin(angle)))
+        return corners
+    raise KeyError(shape)
+
+
+def _stamp(thing: Thing) -> Image.Image:
+    """The thing's outline as a mask, (2 r SCALE) pixels square, 255 inside."""
+    return _cached_stamp(thing.shape, thing.radius)
+
+
+@functools.lru_cache(maxsize=None)
+def _cached_stamp(shape: str, radius: int) -> Image.Image:
+    r = radius * SCALE
+    mask = Image.new("L", (2 * r, 2 * r), 0)
+    pen = ImageDraw.Draw(mask)
+    if shape in ("circle", "ring", "moon"):
+        pen.ellipse((0, 0, 2 * r - 1, 2 * r - 1), fill=255)
+        if shape == "ring":
+            pen.ellipse((0.55 * r, 0.55 * r, 1.45 * r - 1, 1.45 * r - 1), fill=0)
+        if shape == "moon":
+            pen.ellipse((0.75 * r, 0.1 * r, 2.45 * r, 1.8 * r), fill=0)
+    else:
+        pen.polygon([(round(a), round(b)) for a, b in _polygon(shape, r - 0.5, r - 0.5, r - 0.5)], fill=255)
+    return mask
+
+
+@functools.lru_cache(maxsize=None)
+def _glyph(letter: str) -> Image.Image:
+    """One capital as a mask of one letter cell at drawing scale."""
+    font = ImageFont.load_default(size=18 * SCALE)
+    cell = LETTER * SCALE
+    mask = Image.new("L", (cell, cell), 0)
+    ImageDraw.Draw(mask).text((cell / 2, cell / 2 + 1), letter, fill=255, font=font, anchor="mm", stroke_width=1)
+    return mask
+
+
+def _background(rng: random.Random) -> tuple[Image.Image, int]:
+    """A blotchy grey ground with a few faint scratches, and its mean grey level (0..255)."""
+    noise = np.random.RandomState(rng.randrange(2**31))  # this generator's stream is frozen by numpy
+    level = rng.randint(70, 165)
+    blotches = Image.fromarray(noise.randint(0, 40, (7, 7)).astype(np.uint8)).resize((SIDE, SIDE), Image.BILINEAR)
+    grain = noise.randint(0, 14, (SIDE, SIDE))
+    ground = np.asarray(blotches).astype(np.int32) + grain + (level - 27)
+    image = Image.fromarray(ground.clip(0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(image)
+    for _ in range(rng.randint(2, 7)):
+        ends = [rng.randrange(SIDE) for _ in range(4)]
+        pen.line(ends, fill=max(0, min(255, level + rng.choice((-1, 1)) * rng.randint(15, 30))))
+    return image.convert("RGB"), level
+
+
+def render(scene: Scene) -> Image.Image:
+    """The scene as an RGB picture of 224 x 224 pixels."""
+    rng = random.Random(scene.paint)
+    image, level = _background(rng)
+    for thing in scene.things:
+        colour = tuple(max(0, min(255, c + rng.randint(-12, 12))) for c in COLOURS[thing.colour])
+        image.paste(colour, thing.box[:2], _stamp(thing).reduce(SCALE))
+    if scene.word:
+        ink = 245 if level < 118 else 12
+        for k, letter in enumerate(scene.word.text):
+            corner = (scene.word.x + k * LETTER, scene.word.y)
+            image.paste((ink, ink, ink), corner, _glyph(letter).reduce(SCALE))
+    return image
+
+
+@dataclass(frozen=True)
+class PatchLabels:
+    """What each of the 14 x 14 patches shows; int8 arrays of shape (14, 14), row by row.
+
+    `colour`, `shape`, `size`, `letter`: 1 + index into the vocabulary, 0 for none, `UNSURE` for a sliver.
+    `centre`: 1 where a thing's centre lies, which is what makes things countable.
+    """
+
+    colour: np.ndarray
+    shape: np.ndarray
+    size: np.ndarray
+    letter: np.ndarray
+    centre: np.ndarray
+
+
+@functools.lru_cache(maxsize=None)
+def _coverage(shape: str, radius: int) -> np.ndarray:
+    """Boolean picture of the thing's box, (2 r, 2 r)."""
+    return np.asarray(_cached_stamp(shape, radius).reduce(SCALE)) > 127
+
+
+def label_patches(scene: Scene) -> PatchLabels:
+    """The labels the tower is taught, from geometry alone (no picture is drawn)."""
+    colour, shape, size, letter, centre = (np.zeros((GRID, GRID), np.int8) for _ in range(5))
+    most = np.zeros((GRID, GRID), np.int32)  # pixels of the thing that covers a patch most
+    for thing in scene.things:
+        left, top, _, _ = thing.box
+        rows, columns = np.nonzero(_coverage(thing.shape, thing.radius))
+        cells = (rows + top) // PATCH * GRID + (columns + left) // PATCH
+        pixels = np.bincount(cells, minlength=GRID * GRID).reshape(GRID, GRID)
+        middle = (thing.y // PATCH, thing.x // PATCH)
+        pixels[middle] = PATCH * PATCH  # a ring's centre shows nothing of it, yet it is the ring's centre
+        wins = pixels > most
+        sure = pixels >= 24
+        for array, index in (
+            (colour, _COLOUR_INDEX[thing.colour]),
+            (shape, _SHAPE_INDEX[thing.shape]),
+            (size, _SIZE_INDEX[thing.size]),
+        ):
+            array[wins & sure] = index + 1
+            array[wins & ~sure] = UNSURE
+        most = np.maximum(most, pixels)
+        centre[middle] = 1
+    if scene.word:
+        left, top, right, bottom = scene.word.box
+        band = np.s_[top // PATCH : (bottom - 1) // PATCH + 1, left // PATCH : (right - 1) // PATCH + 1]
+        letter[band] = UNSURE
+        row = (top + LETTER // 2) // PATCH
+        for k, character in enumerate(scene.word.text):
+            letter[row, (left + k * LETTER + LETTER // 2) // PATCH] = LETTERS.index(character) + 1
+    return PatchLabels(colour, shape, size, letter, centre)

@@ -1,0 +1,89 @@
+"""What every phase needs: a schedule, a journal, checkpoints that survive being killed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def optimiser(modules: Iterable[nn.Module], rate: float, decay: float = 0.05) -> torch.optim.AdamW:
+    """AdamW that decays matrices only: a decayed gain, bias or embedding row fights its own use."""
+    matrices, others, seen = [], [], set()
+    for module in modules:
+        for name, weight in module.named_parameters():
+            if not weight.requires_grad or id(weight) in seen:
+                continue
+            seen.add(id(weight))
+            plain = weight.ndim >= 2 and "embed" not in name and "position" not in name
+            (matrices if plain else others).append(weight)
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
+
+
+def cosine(step: int, total: int, warm_up: int, floor: float = 0.05) -> float:
+    """Multiplier of the learning rate: a linear climb, then half a cosine down to `floor`."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    share = min(1.0, (step - warm_up) / max(1, total - warm_up))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def set_rate(optim: torch.optim.Optimizer, rate: float) -> None:
+    for group in optim.param_groups:
+        group["lr"] = rate
+
+
+class Journal:
+    """JSON lines: one object a call, with the phase, the step and the seconds since the phase began."""
+
+    def __init__(self, path: Path, phase: str, seconds: float = 0.0) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._phase, self._start = path, phase, time.time() - seconds
+
+    @property
+    def seconds(self) -> float:
+        return time.time() - self._start
+
+    def write(self, step: int, **numbers: float | str) -> None:
+        rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in numbers.items()}
+        line = {"phase": self._phase, "step": step, "seconds": round(self.seconds, 1), **rounded}
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def save(path: Path, **state: object) -> None:
+    """Write-then-rename, so that a reader never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> dict | None:
+    """The state `save` wrote, or None where there is none yet. Only tensors and plain values are read."""
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+class Average:
+    """Running mean of named numbers between two journal lines."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(self, **numbers: torch.Tensor | float) -> None:
+        self._count += 1
+        for name, value in numbers.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+
+    def take(self) -> dict[str, float]:
+        means = {name: value / max(1, self._count) for name, value in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means

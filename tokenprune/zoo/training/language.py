@@ -1,0 +1,151 @@
+"""Phase `language`: the decoder learns to answer before it can see.
+
+Its visual tokens are made up: for each patch, the sum of the embeddings of the words for what the patch
+shows (" red" + " circle" + " small", or a letter), plus a learnt row, column and centre, plus noise. What it
+learns this way (binding, counting, spelling, places) carries over once the projector puts real patches
+where these made-up tokens are. It also ties the two spaces: a patch that shows a circle lies near the
+word " circle", which is what text-guided pruning relies on.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaModel
+
+from ..build import build_tokenizer, start_language, text_config
+from ..drawing import label_patches
+from ..vocabulary import COLOURS, LETTERS, SHAPES, SIZES
+from . import common
+from .slots import Encoder, SlotBatch, SlotDecoder, answer_loss, by_kind, encode
+from .tower import stack_labels, training_scene
+
+
+class WordPatches(nn.Module):
+    """Patch labels -> the visual tokens a perfect tower and projector would give."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        tokenizer = build_tokenizer()
+        ids = {
+            "colour": [f" {name}" for name in COLOURS],
+            "shape": [f" {name}" for name in SHAPES],
+            "size": [f" {name}" for name in SIZES],
+            "letter": list(LETTERS),
+        }
+        for name, tokens in ids.items():
+            table = torch.tensor([0, *tokenizer.convert_tokens_to_ids(tokens)])
+            self.register_buffer(name, table, persistent=False)
+        self.fields = tuple(ids)
+        self.position_rows = nn.Parameter(torch.randn(14, width) * 0.07)
+        self.position_columns = nn.Parameter(torch.randn(14, width) * 0.07)
+        self.embed_centre = nn.Parameter(torch.randn(width) * 0.1)
+        self.embed_empty = nn.Parameter(torch.randn(width) * 0.05)
+
+    def forward(
+        self, labels: dict[str, torch.Tensor], embedding: torch.Tensor, drop: float = 0.0
+    ) -> torch.Tensor:
+        """Labels (B, 196) and word embeddings (V, D) -> (B, 196, D). `drop` loses that share of the words."""
+        total = (self.position_rows[:, None] + self.position_columns).flatten(0, 1)[None]
+        empty = torch.ones_like(labels["colour"], dtype=torch.bool)
+        for name in self.fields:
+            shown = labels[name] > 0
+            empty &= ~shown
+            if drop:
+                # A thing's centre is always seen well; its outskirts may not be.
+                shown = shown & ((torch.rand(shown.shape) >= drop) | (labels["centre"] > 0))
+            words = embedding[getattr(self, name)[labels[name].clamp(min=0)]]
+            total = total + words * shown[..., None]
+        total = total + self.embed_centre * (labels["centre"] > 0)[..., None]
+        return total + self.embed_empty * empty[..., None]
+
+
+def new_language(layers: int) -> LlamaModel:
+    model = LlamaModel(LlamaConfig(**text_config(layers)))
+    start_language(model)
+    return model
+
+
+@torch.no_grad()
+def grow(model: LlamaModel, layers: int) -> LlamaModel:
+    """Twice as deep, nearly the same function: every layer twice, each copy adding half as much."""
+    deep = new_language(layers)
+    short = len(model.layers)
+    deep.embed_tokens.load_state_dict(model.embed_tokens.state_dict())
+    deep.norm.load_state_dict(model.norm.state_dict())
+    for i, layer in enumerate(deep.layers):
+        layer.load_state_dict(model.layers[i * short // layers].state_dict())
+        for weight in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
+            weight.mul_(short / layers)
+    return deep
+
+
+def train(
+    out: Path, minutes: float, layers: int = 8, start: Path | None = None, batch: int = 24, rate: float = 1.5e-3,
+    name: str = "language", compiled: bool = True, seed: int = 1,
+) -> None:  # fmt: skip
+    """Train for `minutes`, resuming from `out/<name>.pt`; `start` is a shallower phase to grow from."""
+    torch.manual_seed(seed)
+    model = new_language(layers)
+    patches = WordPatches(model.config.hidden_size)
+    path = out / f"{name}.pt"
+    state, step, spent = common.load(path), 0, 0.0
+    if state is None and start is not None:
+        earlier = common.load(start)
+        short = new_language(int(earlier["layers"]))
+        short.load_state_dict(earlier["model"])
+        model = grow(short, layers)
+        patches.load_state_dict(earlier["patches"])
+    optim = common.optimiser([model, patches], rate)
+    if state is not None:
+        model.load_state_dict(state["model"])
+        patches.load_state_dict(state["patches"])
+        optim = common.optimiser([model, patches], rate)
+        optim.load_state_dict(state["optim"])
+        step, spent = int(state["step"]), float(state["seconds"])
+    decoder, encoder = SlotDecoder(model, compiled=compiled), Encoder(build_tokenizer())
+    rng = random.Random(seed * 1_000_003 + step)
+    torch.manual_seed(seed * 1_000_003 + step)
+    journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), common.Average(), time.time()
+
+    def keep() -> None:
+        common.save(
+            path, model=model.state_dict(), patches=patches.state_dict(), optim=optim.state_dict(),
+            layers=layers, step=step, seconds=journal.seconds,
+        )  # fmt: skip
+
+    while journal.seconds < minutes * 60:
+        share = journal.seconds / (minutes * 60)
+        common.set_rate(optim, rate * min(1.0, (step + 1) / 200) * common.cosine(int(share * 1000), 1000, 0, 0.1))
+        scenes = [training_scene(rng) for _ in range(batch)]
+        questions = encode(scenes, encoder, rng)
+        labels = stack_labels([label_patches(scene) for scene in scenes])
+        loss, right = step_once(model, patches, decoder, labels, questions)
+        optim.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([*model.parameters(), *patches.parameters()], 1.0)
+        optim.step()
+        step += 1
+        mean.add(loss=loss.detach(), all=right.float().mean(), **by_kind(right, questions.kinds))
+        if step % 50 == 0:
+            journal.write(step, **mean.take())
+        if time.time() - saved > 90:
+            keep()
+            saved = time.time()
+    keep()
+
+
+def step_once(
+    model: LlamaModel, patches: WordPatches, decoder: SlotDecoder, labels: dict[str, torch.Tensor], questions: SlotBatch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    embedding = model.embed_tokens.weight
+    visual = patches(labels, embedding, drop=0.1)
+    noise = 0.3 * embedding.detach().pow(2).mean().sqrt()
+    visual = visual + noise * torch.randn_like(visual)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = decoder(visual, questions)
+    return answer_loss(hidden, embedding, questions)

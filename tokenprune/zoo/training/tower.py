@@ -1,0 +1,155 @@
+"""Phase `tower`: a CLIP vision tower learns, patch by patch, what each patch of a picture shows.
+
+Answers alone teach a small tower very slowly (one word of feedback for 196 patches); labels of every
+patch teach it in a quarter of an hour. The class token learns which colours, shapes and letters the whole
+picture holds: that is what makes its attention row a saliency map worth reading.
+Only the layers up to the penultimate one are used, because that is where LLaVA reads its features.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from ..drawing import UNSURE, PatchLabels, label_patches, render
+from ..scenes import Scene, draw_scene, is_test_scene
+from ..vocabulary import COLOURS, LETTERS, SHAPES, SIZES
+from . import common
+
+log = logging.getLogger(__name__)
+
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+FIELDS = {"colour": len(COLOURS), "shape": len(SHAPES), "size": len(SIZES), "letter": len(LETTERS), "centre": 1}
+
+
+def training_scene(rng: random.Random) -> Scene:
+    """A scene that the test split can never draw."""
+    while True:
+        scene = draw_scene(rng, "train")
+        if not is_test_scene(scene):
+            return scene
+
+
+def pixels(scene: Scene) -> np.ndarray:
+    """(3, 224, 224) float32, normalised as the processor does it."""
+    return ((np.asarray(render(scene), np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)
+
+
+def stack_labels(labels: list[PatchLabels]) -> dict[str, torch.Tensor]:
+    """Field -> (B, 196) long."""
+    return {
+        name: torch.from_numpy(np.stack([getattr(one, name) for one in labels])).long().flatten(1)
+        for name in FIELDS
+    }
+
+
+def features(tower: CLIPVisionModel, images: torch.Tensor) -> torch.Tensor:
+    """(B, 3, 224, 224) -> (B, 197, C): hidden_states[-2], the layer LLaVA reads, without running the last."""
+    states = tower.pre_layrnorm(tower.embeddings(images))
+    for layer in tower.encoder.layers[:-1]:
+        states = layer(states, attention_mask=None)
+    return states
+
+
+class PatchReader(nn.Module):
+    """The tower with one linear head a field; the heads are thrown away after training."""
+
+    def __init__(self, tower: CLIPVisionModel) -> None:
+        super().__init__()
+        self.tower = tower
+        width = tower.config.hidden_size
+        self.norm = nn.LayerNorm(width)
+        self.heads = nn.ModuleDict({name: nn.Linear(width, n + 1) for name, n in FIELDS.items()})
+        self.scene_norm = nn.LayerNorm(width)
+        self.scene = nn.Linear(width, len(COLOURS) + len(SHAPES) + len(LETTERS))
+
+    def forward(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        states = features(self.tower, images)
+        patches = self.norm(states[:, 1:])
+        return {name: head(patches) for name, head in self.heads.items()}, self.scene(self.scene_norm(states[:, 0]))
+
+
+def scene_targets(labels: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(B, 8 + 8 + 26) float: which colours, shapes and letters occur anywhere."""
+    parts = []
+    for name in ("colour", "shape", "letter"):
+        hot = F.one_hot(labels[name].clamp(min=0), FIELDS[name] + 1)[..., 1:]
+        parts.append(hot.amax(1))
+    return torch.cat(parts, -1).float()
+
+
+def loss_of(
+    logits: dict[str, torch.Tensor], scene: torch.Tensor, labels: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Mean cross-entropy over fields; an empty patch weighs a fifth, a sliver nothing."""
+    total, correct = torch.zeros(()), {}
+    for name, values in logits.items():
+        target = labels[name]
+        weight = torch.where(target > 0, 1.0, 0.2) * (target != UNSURE)
+        each = F.cross_entropy(values.float().flatten(0, 1), target.clamp(min=0).flatten(), reduction="none")
+        total = total + (each * weight.flatten()).sum() / weight.sum()
+        shown = target > 0
+        right = values.argmax(-1) == target
+        correct[name] = right[shown].float().mean()
+        correct[f"{name}_empty"] = right[target == 0].float().mean()
+    targets = scene_targets(labels)
+    scene_loss = F.binary_cross_entropy_with_logits(scene.float(), targets)
+    correct["scene"] = ((scene > 0) == (targets > 0.5)).float().mean()
+    return total + 2 * scene_loss, correct
+
+
+def new_tower() -> CLIPVisionModel:
+    from ..build import vision_config
+
+    tower = CLIPVisionModel(CLIPVisionConfig(**vision_config()))
+    # CLIP's own start (0.02) drowns positions in the patches for the first thousands of steps.
+    nn.init.normal_(tower.embeddings.position_embedding.weight, std=0.3)
+    return tower
+
+
+def train(out: Path, minutes: float, batch: int = 24, rate: float = 2e-3, compiled: bool = True, seed: int = 0) -> None:
+    """Train for `minutes` of wall time in all, resuming from `out/tower.pt` where it exists."""
+    torch.manual_seed(seed)
+    reader = PatchReader(new_tower())
+    reader.tower.set_attn_implementation("eager")  # on a processor its backward pass is twice as fast
+    optim = common.optimiser([reader], rate)
+    state = common.load(out / "tower.pt")
+    step, spent = 0, 0.0
+    if state:
+        reader.load_state_dict(state["reader"])
+        optim.load_state_dict(state["optim"])
+        step, spent = int(state["step"]), float(state["seconds"])
+    rng = random.Random(seed * 1_000_003 + step)
+    journal = common.Journal(out / "log.jsonl", "tower", spent)
+    forward = torch.compile(reader) if compiled else reader
+    mean, saved = common.Average(), time.time()
+    while journal.seconds < minutes * 60:
+        share = journal.seconds / (minutes * 60)
+        common.set_rate(optim, rate * min(1.0, (step + 1) / 100) * common.cosine(int(share * 1000), 1000, 0, 0.02))
+        scenes = [training_scene(rng) for _ in range(batch)]
+        images = torch.from_numpy(np.stack([pixels(scene) for scene in scenes]))
+        labels = stack_labels([label_patches(scene) for scene in scenes])
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, scene = forward(images)
+        loss, correct = loss_of(logits, scene, labels)
+        optim.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        optim.step()
+        step += 1
+        mean.add(loss=loss.detach(), **correct)
+        if step % 50 == 0:
+            journal.write(step, **mean.take())
+        if time.time() - saved > 90:
+            common.save(out / "tower.pt", reader=reader.state_dict(), optim=optim.state_dict(), step=step, seconds=journal.seconds)
+            saved = time.time()
+    common.save(out / "tower.pt", reader=reader.state_dict(), optim=optim.state_dict(), step=step, seconds=journal.seconds)
