@@ -99,5 +99,19 @@ def tracked(folder: str) -> set[str]:
 
 
 def test_compare_runs_from_the_wheel_alone(installed, tmp_path):
-    where = done(run(installed, "-c", "import tokenprune; print(tokenprune.__file__)", cwd=tmp_path, env=clean_environment()))
-    assert Path(where.strip()).is_relative_to(installed.parents[1])
+    def there(*command: object) -> str:
+        return done(run(*command, cwd=tmp_path, env=clean_environment()))
+
+    where = Path(there(installed, "-c", "import tokenprune; print(tokenprune.__file__)").strip())
+    assert where.is_relative_to(installed.parents[1])
+
+    command = installed.parent / "tokenprune"
+    printed = there(command, "compare", "--methods", "uniform,flashvlm", "--keep", "0.25", "--repeats", "0")
+    assert re.search(r"^method +keep +visual tokens", printed, re.M), printed
+    assert re.search(r"^uniform +(0.25|25)", printed, re.M) and re.search(r"^flashvlm +", printed, re.M), printed
+
+    found = json.loads((tmp_path / "out" / "compare" / "compare.json").read_text(encoding="utf-8"))
+    assert found["schema"].startswith("tokenprune.compare/")
+    assert {row["method"] for row in found["summary"]} >= {"none", "blind", "uniform", "flashvlm"}
+    assert found["versions"]["torch"]
+    assert list((tmp_path / "out" / "compare").rglob("*.png")), "no picture was written"

@@ -51,15 +51,19 @@ def _version(value: bool) -> None:
         from ..bench.machine import versions
 
         found = versions()
-        console().print(f"tokenprune {found['tokenprune']} (torch {found['torch']}, transformers {found['transformers']})")
+        console().print(
+            f"tokenprune {found['tokenprune']} (torch {found['torch']}, transformers {found['transformers']})"
+        )
         raise typer.Exit()
 
 
 @app.callback()
 def main(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print versions and exit."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print versions and exit."
+    ),
 ) -> None:
     """Fewer visual tokens for any Hugging Face vision-language model."""
 
 
-from . import compare, explain, methods  # noqa: E402, F401  each adds its command to `app`
+from . import bench, compare, explain, methods  # noqa: E402, F401  each adds its command to `app`

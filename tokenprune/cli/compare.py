@@ -13,18 +13,30 @@ from .app import app, console, warn
 
 @app.command()
 def compare(
-    model: str = typer.Option("tiny-llava", "--model", help="Embedded model, local folder or Hugging Face id."),
-    image: list[str] = typer.Option([], "--image", help="A picture or a folder of pictures; may be repeated."),
+    model: str = typer.Option(
+        "tiny-llava", "--model", help="Embedded model, local folder or Hugging Face id."
+    ),
+    image: list[str] = typer.Option(
+        [], "--image", help="A picture or a folder of pictures; may be repeated."
+    ),
     question: list[str] = typer.Option([], "--question", help="Asked about every picture; may be repeated."),
-    methods: str = typer.Option("random,uniform,pool,flashvlm", "--methods", help="Names, see `tokenprune methods`."),
-    keep: str = typer.Option("0.5,0.25,0.111,0.056", "--keep", help="Shares (0.25, 25%) or counts (64) to keep."),
+    methods: str = typer.Option(
+        "random,uniform,pool,flashvlm", "--methods", help="Names, see `tokenprune methods`."
+    ),
+    keep: str = typer.Option(
+        "0.5,0.25,0.111,0.056", "--keep", help="Shares (0.25, 25%) or counts (64) to keep."
+    ),
     device: str = typer.Option("cpu", "--device", help="cpu, cuda, cuda:1, ..."),
     dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16 or float16."),
     out: Path = typer.Option(Path("out/compare"), "--out", help="Folder for pictures and compare.json."),
     max_new_tokens: int = typer.Option(32, "--max-new-tokens", min=1, help="Longest answer."),
-    repeats: int = typer.Option(3, "--repeats", min=0, help="A B B A quads per setting when timing; 0: no timing."),
+    repeats: int = typer.Option(
+        2, "--repeats", min=0, help="A B B A quads per setting when timing; 0: no timing."
+    ),
     threads: int = typer.Option(1, "--threads", min=1, help="Torch threads; times on shared cores need 1."),
-    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
+    trust_remote_code: bool = typer.Option(
+        False, "--trust-remote-code", help="Run code that comes with the model."
+    ),
 ) -> None:
     """Answer the same questions unpruned, blind, and pruned by every method at every budget.
 

@@ -13,12 +13,13 @@ from .app import app, console
 def explain(
     model: str = typer.Argument("tiny-llava", help="Embedded model, local folder or Hugging Face id."),
     as_json: bool = typer.Option(False, "--json", help="Plain data instead of text."),
-    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
+    trust_remote_code: bool = typer.Option(
+        False, "--trust-remote-code", help="Run code that comes with the model."
+    ),
 ) -> None:
     """Say what was found in a model: where its images lie, its layers, and what it can offer to methods."""
     from ..compare import load_chat
     from ..patching import explain as explain_model
-
     from .progress import hush
 
     hush()

@@ -45,13 +45,20 @@ def methods(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table(title=f"{len(rows)} methods", title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title=f"{len(rows)} methods", title_justify="left", header_style="bold", box=None, pad_edge=False
+    )
     for head in ("method", "stage", "reads the question", "exact count", "needs", "idea"):
         table.add_column(head, overflow="fold")
     for row in rows:
         yes = {True: "yes", False: "-"}
         needs = ", ".join(row["needs"]) or "-"
         table.add_row(
-            f"[bold]{row['name']}[/]", row["stage"], yes[row["query_aware"]], yes[row["exact"]], needs, row["idea"]
+            f"[bold]{row['name']}[/]",
+            row["stage"],
+            yes[row["query_aware"]],
+            yes[row["exact"]],
+            needs,
+            row["idea"],
         )
     console().print(table)

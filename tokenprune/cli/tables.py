@@ -45,7 +45,7 @@ def _summary_table(found: Comparison, single: bool) -> Table:
     table.add_column("keep", justify="right")
     table.add_column("visual tokens", justify="right")
     if single:
-        table.add_column("answer", overflow="fold", max_width=48)
+        table.add_column("answer", no_wrap=True)
         table.add_column("agrees")
     else:
         if graded:
@@ -72,7 +72,7 @@ def _cells(
         return [*cells, f"[red]{escape(row.failures[0])}[/]"]
     if single:
         answer = found.answer(0, row.method, row.keep)
-        cells += [_text(answer), _agrees(answer)]
+        cells += [_text(answer, 48), _agrees(answer)]
     else:
         if graded:
             cells.append(_share(row.accuracy))
@@ -101,14 +101,20 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}"
 
 
-def _text(answer: Answer | None) -> str:
+def _short(text: str, most: int) -> str:
+    text = " ".join(text.split()) or "(nothing)"
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _text(answer: Answer | None, most: int) -> str:
+    """An answer on one line, green or red as it is right or, where that is not known, agrees."""
     if answer is None:
         return ""
     if answer.error is not None:
-        return f"[red]{escape(answer.error)}[/]"
+        return "[red]failed[/]"
     good = answer.correct if answer.correct is not None else answer.agrees
     colour = "" if good is None else "[green]" if good else "[red]"
-    return f"{colour}{escape(answer.text or '(nothing)')}"
+    return f"{colour}{escape(_short(answer.text, most))}"
 
 
 def _agrees(answer: Answer | None) -> str:
@@ -122,8 +128,8 @@ def _notes(found: Comparison) -> list[str]:
     if found.speeds:
         pairs = min(s.prefill.pairs for s in found.speeds.values())
         notes.append(
-            f"prefill, decode step: share of the unpruned time, median of {pairs} pairs measured side by side "
-            f"({found.machine['threads']} thread, {found.protocol['clock']})"
+            "prefill (to the first token), decode step: share of the unpruned time, "
+            f"median of {pairs} pairs side by side ({found.machine['threads']} thread, {found.protocol['clock']})"
         )
     failed = {f"{r.method} {r.label}: {m}" for r in found.summaries() for m in r.failures if r.answers}
     return [n for n in notes if n] + sorted(failed)
@@ -135,15 +141,20 @@ def _print_question(found: Comparison, index: int, screen: Console) -> None:
     for label, method in (("unpruned", NONE), ("blind", BLIND)):
         answer = found.answer(index, method)
         if answer is not None and answer.error is None:
-            facts.append(f"{label} {answer.text or '(nothing)'}")
-    screen.print(f"[bold]{escape(example.question)}[/]  [dim]{escape(example.picture.name)}: {escape(', '.join(facts))}[/]")
+            facts.append(f"{label} {_short(answer.text, 40)}")
+    screen.print(
+        f"[bold]{escape(example.question)}[/]  [dim]{escape(example.picture.name)}: {escape(', '.join(facts))}[/]"
+    )
     keeps = list(dict.fromkeys(s.label for s in found.settings))
     table = Table(header_style="dim", pad_edge=False, box=None, padding=(0, 2, 0, 0))
     table.add_column("", min_width=10)
     for label in keeps:
-        table.add_column(label, overflow="ellipsis", max_width=28)
+        table.add_column(label, no_wrap=True)
     for method in dict.fromkeys(s.method for s in found.settings):
         by_label = {s.label: s.keep for s in found.settings if s.method == method}
-        cells = [_text(found.answer(index, method, by_label[label])) if label in by_label else "" for label in keeps]
+        cells = [
+            _text(found.answer(index, method, by_label[label]), 24) if label in by_label else ""
+            for label in keeps
+        ]
         table.add_row(escape(method), *cells)
     screen.print(table)

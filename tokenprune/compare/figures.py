@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..tokens import ImageReport
 from ..viz import Cell, SheetRow, contact_sheet
 from .result import BLIND, NONE, Answer, Comparison
 from .settings import Setting
@@ -85,11 +86,19 @@ def _page(comparison: Comparison, settings: Sequence[Setting], examples: Sequenc
         cells: list[Cell | None] = [_cell(comparison.answer(index, s.method, s.keep)) for s in settings]
         if scored is not None:
             answer = comparison.answer(index, scored.method, scored.keep)
-            has = answer is not None and answer.report is not None and answer.report.images[0].scores is not None
+            has = (
+                answer is not None
+                and answer.report is not None
+                and answer.report.images[0].scores is not None
+            )
             cells.append(Cell(answer.report.images[0], heat=True) if has else None)
         rows.append(
             SheetRow(
-                example.picture.load(), example.question, cells, _facts(comparison, index), comparison.boxes[index]
+                example.picture.load(),
+                example.question,
+                cells,
+                _facts(comparison, index),
+                comparison.boxes[index],
             )
         )
     model = " ".join(filter(None, [comparison.model["name"], comparison.model["version"]]))
@@ -98,23 +107,28 @@ def _page(comparison: Comparison, settings: Sequence[Setting], examples: Sequenc
 
 
 def _cell(answer: Answer | None) -> Cell | None:
-    if answer is None or answer.error is not None or answer.report is None or not answer.report.images:
+    report = _first(answer)
+    if answer is None or report is None:
         return None
-    return Cell(answer.report.images[0], answer.text, _good(answer))
+    return Cell(report, answer.text, _good(answer))
 
 
 def _good(answer: Answer) -> bool | None:
     return answer.agrees if answer.correct is None else answer.correct
 
 
+def _first(answer: Answer | None) -> ImageReport | None:
+    """The report of the picture that was asked about."""
+    return answer.report.images[0] if answer and answer.report and answer.report.images else None
+
+
 def _scored(comparison: Comparison, settings: Sequence[Setting], examples: Sequence[int]) -> Setting | None:
-    """The largest budget whose reports carry scores: later cuts see fewer tokens."""
+    """The first setting whose reports carry scores."""
     for setting in settings:
         for index in examples:
-            answer = comparison.answer(index, setting.method, setting.keep)
-            if answer is not None and answer.report is not None and answer.report.images:
-                if answer.report.images[0].scores is not None:
-                    return setting
+            report = _first(comparison.answer(index, setting.method, setting.keep))
+            if report is not None and report.scores is not None:
+                return setting
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,9 @@ class Chat:
         """What the model takes for a question about `image`, or for the question alone."""
         try:
             if self.templated:
-                content: list[dict[str, Any]] = [{"type": "image", "image": image}] if image is not None else []
+                content: list[dict[str, Any]] = (
+                    [{"type": "image", "image": image}] if image is not None else []
+                )
                 turn = {"role": "user", "content": [*content, {"type": "text", "text": question}]}
                 batch = self.processor.apply_chat_template(
                     [turn], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
@@ -69,13 +70,6 @@ class Chat:
         out = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         new = out[:, inputs["input_ids"].shape[1] :]
         return self.processor.batch_decode(new, skip_special_tokens=True)[0].strip()
-
-    def prefill_options(self) -> dict[str, Any]:
-        """What `generate` asks of a prefill: a cache, and logits of the last position only where that exists."""
-        options: dict[str, Any] = {"use_cache": True}
-        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
-            options["logits_to_keep"] = 1
-        return options
 
     def visible_box(self, image: Image.Image) -> tuple[float, float, float, float] | None:
         """The share of a picture (left, top, right, bottom) left after the processor's centre crop; None: all of it."""

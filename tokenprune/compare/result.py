@@ -138,7 +138,13 @@ class Comparison:
             "model": self.model,
             "protocol": self.protocol,
             "examples": [
-                {"picture": e.picture.name, "question": e.question, "expected": e.expected, "kind": e.kind, "read": box}
+                {
+                    "picture": e.picture.name,
+                    "question": e.question,
+                    "expected": e.expected,
+                    "kind": e.kind,
+                    "read": box,
+                }
                 for e, box in zip(self.examples, self.boxes, strict=True)
             ],
             "skipped": self.skipped,

@@ -55,12 +55,20 @@ class _Dispatcher:
 
     @staticmethod
     def _wrap(original: Callable[..., Any] | None) -> Callable[..., Any]:
-        def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, *args: Any, **kwargs: Any):
+        def attention(
+            module: nn.Module,
+            query: Tensor,
+            key: Tensor,
+            value: Tensor,
+            attention_mask: Any = None,  # some models pass it by this name
+            *args: Any,
+            **kwargs: Any,
+        ) -> Any:
             tap = module.__dict__.get(_ATTRIBUTE)
             if tap is not None:
-                tap(module, query, key, mask, kwargs)
+                tap(module, query, key, attention_mask, kwargs)
             run = original if original is not None else _own_eager(module)
-            return run(module, query, key, value, mask, *args, **kwargs)
+            return run(module, query, key, value, attention_mask, *args, **kwargs)
 
         return attention
 

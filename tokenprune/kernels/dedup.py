@@ -53,9 +53,9 @@ def bipartite_dedup(
     drops the a with the largest m, and goes on with [the other a by falling m, b]. The number of turns and the ops
     of each are functions of (R, keep) alone, whatever S and the values.
 
-    window: tokens are compared only inside runs of neighbours of `order`, which is then kept as it is (so it must
-    be ascending): at least `window` long and wider as candidates go, all of them once r <= sqrt(1024 window). Work
-    falls from R^2 to R * window a turn. What no full window is left for waits a turn.
+    window: as long as r > sqrt(1024 window), candidates are taken in ascending order and compared only inside runs of
+    neighbours, `window` long at least and wider as candidates go. Work falls from R^2 to R * window a turn. What no
+    full window is left for waits a turn.
     """
     s, n, c = features.shape
     left = order.shape[1]
@@ -64,6 +64,8 @@ def bipartite_dedup(
     flat = features.reshape(s * n, c)
     base = torch.arange(0, s * n, n, device=order.device).unsqueeze(1)
     ids = order + base
+    if _windows(left, window, 0)[0] > 1:
+        ids = ids.sort(1).values
     for drop in dedup_turns(left, keep, share, step):
         count, pairs = _windows(left, window, drop)
         if count == 1:

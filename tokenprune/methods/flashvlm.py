@@ -111,7 +111,7 @@ class FlashVLM(Reducer):
                 source = tokens.features if tokens.vision_features is None else tokens.vision_features
                 rest = kernels.bipartite_dedup(
                     kernels.unit(source),
-                    rest if official or self.window is None else rest.sort(1).values,
+                    rest,
                     keep - first,
                     share=0.0 if official else self.dedup,
                     step=8 if official else self.dedup_step,

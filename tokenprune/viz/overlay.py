@@ -66,7 +66,7 @@ def overlay(
         known = np.isfinite(rank)
         # Squared: the upper half of the ranks is where methods choose; shaded by the picture so that it shows through.
         colour = palette.ramp(np.where(known, rank, 0) ** 2)
-        blend = colour * (0.45 + 0.55 * grey[inside][..., None] / 255)
+        blend = colour * (0.7 + 0.3 * grey[inside][..., None] / 255)
         out[inside] = np.where(known[..., None], blend, out[inside])
         return Image.fromarray(_bytes(out))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .scenes import LETTER, PATCH, SIDE, Scene, Thing
+from .scenes import LETTER, PATCH, SIDE, Box, Scene
 from .vocabulary import COLOURS, LETTERS, SHAPES, SIZES
 
 GRID = SIDE // PATCH
@@ -51,13 +51,9 @@ def _polygon(shape: str, x: float, y: float, r: float) -> list[tuple[float, floa
     raise KeyError(shape)
 
 
-def _stamp(thing: Thing) -> Image.Image:
-    """The thing's outline as a mask, (2 r SCALE) pixels square, 255 inside."""
-    return _cached_stamp(thing.shape, thing.radius)
-
-
 @functools.lru_cache(maxsize=None)
-def _cached_stamp(shape: str, radius: int) -> Image.Image:
+def _stamp(shape: str, radius: int) -> Image.Image:
+    """The outline of a thing as a mask, (2 radius SCALE) pixels square, 255 inside."""
     r = radius * SCALE
     mask = Image.new("L", (2 * r, 2 * r), 0)
     pen = ImageDraw.Draw(mask)
@@ -82,32 +78,35 @@ def _glyph(letter: str) -> Image.Image:
     return mask
 
 
-def _background(rng: random.Random) -> tuple[Image.Image, int]:
+def _background(rng: random.Random, width: int, height: int) -> tuple[Image.Image, int]:
     """A blotchy grey ground with a few faint scratches, and its mean grey level (0..255)."""
     noise = np.random.RandomState(rng.randrange(2**31))  # this generator's stream is frozen by numpy
     level = rng.randint(70, 165)
-    blotches = Image.fromarray(noise.randint(0, 40, (7, 7)).astype(np.uint8)).resize((SIDE, SIDE), Image.BILINEAR)
-    grain = noise.randint(0, 14, (SIDE, SIDE))
+    coarse = noise.randint(0, 40, (height // 32, width // 32)).astype(np.uint8)
+    blotches = Image.fromarray(coarse).resize((width, height), Image.BILINEAR)
+    grain = noise.randint(0, 14, (height, width))
     ground = np.asarray(blotches).astype(np.int32) + grain + (level - 27)
     image = Image.fromarray(ground.clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(image)
     for _ in range(rng.randint(2, 7)):
-        ends = [rng.randrange(SIDE) for _ in range(4)]
+        ends = [rng.randrange(side) for side in (width, height, width, height)]
         pen.line(ends, fill=max(0, min(255, level + rng.choice((-1, 1)) * rng.randint(15, 30))))
     return image.convert("RGB"), level
 
 
-def render(scene: Scene) -> Image.Image:
-    """The scene as an RGB picture of 224 x 224 pixels."""
+def render(scene: Scene, window: Box = (0, 0, SIDE, SIDE)) -> Image.Image:
+    """The scene as an RGB picture of 224 x 224 pixels, or the part of it inside `window`."""
     rng = random.Random(scene.paint)
-    image, level = _background(rng)
+    x0, y0, x1, y1 = window
+    image, level = _background(rng, x1 - x0, y1 - y0)
     for thing in scene.things:
         colour = tuple(max(0, min(255, c + rng.randint(-12, 12))) for c in COLOURS[thing.colour])
-        image.paste(colour, thing.box[:2], _stamp(thing).reduce(SCALE))
+        left, top, _, _ = thing.box
+        image.paste(colour, (left - x0, top - y0), _stamp(thing.shape, thing.radius).reduce(SCALE))
     if scene.word:
         ink = 245 if level < 118 else 12
         for k, letter in enumerate(scene.word.text):
-            corner = (scene.word.x + k * LETTER, scene.word.y)
+            corner = (scene.word.x + k * LETTER - x0, scene.word.y - y0)
             image.paste((ink, ink, ink), corner, _glyph(letter).reduce(SCALE))
     return image
 
@@ -130,7 +129,7 @@ class PatchLabels:
 @functools.lru_cache(maxsize=None)
 def _coverage(shape: str, radius: int) -> np.ndarray:
     """Boolean picture of the thing's box, (2 r, 2 r)."""
-    return np.asarray(_cached_stamp(shape, radius).reduce(SCALE)) > 127
+    return np.asarray(_stamp(shape, radius).reduce(SCALE)) > 127
 
 
 def label_patches(scene: Scene) -> PatchLabels:

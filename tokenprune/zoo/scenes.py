@@ -82,8 +82,13 @@ def _apart(a: Box, b: Box, gap: int) -> bool:
     return a[2] + gap <= b[0] or b[2] + gap <= a[0] or a[3] + gap <= b[1] or b[3] + gap <= a[1]
 
 
-def _inside(box: Box) -> bool:
-    return box[0] >= 2 and box[1] >= 2 and box[2] <= SIDE - 2 and box[3] <= SIDE - 2
+def _inside(box: Box, window: Box) -> bool:
+    return (
+        box[0] >= window[0] + 2
+        and box[1] >= window[1] + 2
+        and box[2] <= window[2] - 2
+        and box[3] <= window[3] - 2
+    )
 
 
 def _draw_pair(rng: random.Random, held_out: bool) -> tuple[str, str]:
@@ -125,21 +130,23 @@ def _draw_text(rng: random.Random, split: str) -> str:
             return text
 
 
-def _place_word(rng: random.Random, text: str) -> Word:
+def _place_word(rng: random.Random, text: str, window: Box) -> Word:
     """Near the patch grid, up to 3 pixels off: a letter then has one patch that shows most of it."""
-    column = rng.randint(0, SIDE // PATCH - len(text) - 1)
-    row = rng.randint(0, SIDE // PATCH - 2)
-    x = max(2, column * PATCH + rng.randint(-3, 3))
-    y = max(2, row * PATCH + rng.randint(-3, 3))
+    left, top, right, bottom = window
+    column = rng.randint(0, (right - left) // PATCH - len(text) - 1)
+    row = rng.randint(0, (bottom - top) // PATCH - 2)
+    x = left + max(2, column * PATCH + rng.randint(-3, 3))
+    y = top + max(2, row * PATCH + rng.randint(-3, 3))
     return Word(text, x, y)
 
 
 def _place_thing(
-    rng: random.Random, pair: tuple[str, str], things: list[Thing], taken: list[Box]
+    rng: random.Random, pair: tuple[str, str], things: list[Thing], taken: list[Box], window: Box
 ) -> Thing | None:
     """A free spot; a third of the time beside a thing that already stands, so that relations occur."""
     size = rng.choice(list(SIZES))
     radius = rng.randint(*SIZES[size])
+    left, top, right, bottom = window
     beside = things and rng.random() < 0.35
     for _ in range(30):
         if beside:
@@ -152,23 +159,27 @@ def _place_thing(
                 x = other.x + round(1.2 * reach * math.cos(angle))
                 y = other.y + round(1.2 * reach * math.sin(angle))
         else:
-            x, y = rng.randint(radius + 2, SIDE - radius - 2), rng.randint(radius + 2, SIDE - radius - 2)
+            x = rng.randint(left + radius + 2, right - radius - 2)
+            y = rng.randint(top + radius + 2, bottom - radius - 2)
         thing = Thing(*pair, size, x, y, radius)
-        if _inside(thing.box) and all(_apart(thing.box, box, GAP) for box in taken):
+        if _inside(thing.box, window) and all(_apart(thing.box, box, GAP) for box in taken):
             return thing
     return None
 
 
-def draw_scene(rng: random.Random, split: str = "train") -> Scene:
-    """One random scene of `split`. Things that find no room are left out; at least three always stand."""
+def draw_scene(rng: random.Random, split: str = "train", window: Box = (0, 0, SIDE, SIDE)) -> Scene:
+    """One random scene of `split`. Things that find no room are left out; at least three always stand.
+
+    `window`, on patch borders, confines it to a part of the picture: the first lessons are small and crowded.
+    """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
     while True:
-        word = _place_word(rng, _draw_text(rng, split)) if rng.random() < 0.6 else None
+        word = _place_word(rng, _draw_text(rng, split), window) if rng.random() < 0.6 else None
         taken = [word.box] if word else []
         things: list[Thing] = []
         for pair in _draw_pairs(rng, split):
-            thing = _place_thing(rng, pair, things, taken)
+            thing = _place_thing(rng, pair, things, taken, window)
             if thing is not None:
                 things.append(thing)
                 taken.append(thing.box)

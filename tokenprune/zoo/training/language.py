@@ -22,7 +22,7 @@ from ..drawing import label_patches
 from ..vocabulary import COLOURS, LETTERS, SHAPES, SIZES
 from . import common
 from .slots import Encoder, SlotBatch, SlotDecoder, answer_loss, by_kind, encode
-from .tower import stack_labels, training_scene
+from .tower import cells, random_window, stack_labels, training_scene
 
 
 class WordPatches(nn.Module):
@@ -47,10 +47,13 @@ class WordPatches(nn.Module):
         self.embed_empty = nn.Parameter(torch.randn(width) * 0.05)
 
     def forward(
-        self, labels: dict[str, torch.Tensor], embedding: torch.Tensor, drop: float = 0.0
+        self, labels: dict[str, torch.Tensor], where: torch.Tensor, embedding: torch.Tensor, drop: float = 0.0
     ) -> torch.Tensor:
-        """Labels (B, 196) and word embeddings (V, D) -> (B, 196, D). `drop` loses that share of the words."""
-        total = (self.position_rows[:, None] + self.position_columns).flatten(0, 1)[None]
+        """Labels (B, N) of the cells `where` (B, N) and word embeddings (V, D) -> (B, N, D).
+
+        `drop` loses that share of the words.
+        """
+        total = (self.position_rows[:, None] + self.position_columns).flatten(0, 1)[where]
         empty = torch.ones_like(labels["colour"], dtype=torch.bool)
         for name in self.fields:
             shown = labels[name] > 0
@@ -85,8 +88,8 @@ def grow(model: LlamaModel, layers: int) -> LlamaModel:
 
 
 def train(
-    out: Path, minutes: float, layers: int = 8, start: Path | None = None, batch: int = 24, rate: float = 1.5e-3,
-    name: str = "language", compiled: bool = True, seed: int = 1,
+    out: Path, minutes: float, layers: int = 4, start: Path | None = None, window: int = 7, batch: int = 32,
+    rate: float = 2e-3, name: str = "language", compiled: bool = True, seed: int = 1,
 ) -> None:  # fmt: skip
     """Train for `minutes`, resuming from `out/<name>.pt`; `start` is a shallower phase to grow from."""
     torch.manual_seed(seed)
@@ -107,7 +110,7 @@ def train(
         optim = common.optimiser([model, patches], rate)
         optim.load_state_dict(state["optim"])
         step, spent = int(state["step"]), float(state["seconds"])
-    decoder, encoder = SlotDecoder(model, compiled=compiled), Encoder(build_tokenizer())
+    decoder, encoder = SlotDecoder(model, visual=window**2, compiled=compiled), Encoder(build_tokenizer())
     rng = random.Random(seed * 1_000_003 + step)
     torch.manual_seed(seed * 1_000_003 + step)
     journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), common.Average(), time.time()
@@ -121,10 +124,12 @@ def train(
     while journal.seconds < minutes * 60:
         share = journal.seconds / (minutes * 60)
         common.set_rate(optim, rate * min(1.0, (step + 1) / 200) * common.cosine(int(share * 1000), 1000, 0, 0.1))
-        scenes = [training_scene(rng) for _ in range(batch)]
+        windows = [random_window(rng, window) for _ in range(batch)]
+        scenes = [training_scene(rng, one) for one in windows]
         questions = encode(scenes, encoder, rng)
         labels = stack_labels([label_patches(scene) for scene in scenes])
-        loss, right = step_once(model, patches, decoder, labels, questions)
+        where = torch.stack([cells(one) for one in windows])
+        loss, right = step_once(model, patches, decoder, labels, where, questions)
         optim.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([*model.parameters(), *patches.parameters()], 1.0)
@@ -140,10 +145,12 @@ def train(
 
 
 def step_once(
-    model: LlamaModel, patches: WordPatches, decoder: SlotDecoder, labels: dict[str, torch.Tensor], questions: SlotBatch
+    model: LlamaModel, patches: WordPatches, decoder: SlotDecoder, labels: dict[str, torch.Tensor],
+    where: torch.Tensor, questions: SlotBatch,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     embedding = model.embed_tokens.weight
-    visual = patches(labels, embedding, drop=0.1)
+    labels = {name: whole.gather(1, where) for name, whole in labels.items()}
+    visual = patches(labels, where, embedding, drop=0.1)
     noise = 0.3 * embedding.detach().pow(2).mean().sqrt()
     visual = visual + noise * torch.randn_like(visual)
     with torch.autocast("cpu", torch.bfloat16):

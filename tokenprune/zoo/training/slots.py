@@ -142,8 +142,10 @@ def _block(
 class SlotDecoder:
     """Runs a stock `LlamaModel` on picture + slots; same numbers as its own forward, one slot at a time."""
 
-    def __init__(self, model: LlamaModel, slots: int = SLOTS, compiled: bool = True) -> None:
-        self.model, self.split = model, PREFIX + VISUAL
+    def __init__(
+        self, model: LlamaModel, slots: int = SLOTS, visual: int = VISUAL, compiled: bool = True
+    ) -> None:
+        self.model, self.split = model, PREFIX + visual
         self.width = model.config.head_dim
         places = torch.cat([torch.arange(self.split), self.split + torch.arange(SLOT).repeat(slots)])
         with torch.no_grad():

@@ -19,29 +19,45 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from ..drawing import UNSURE, PatchLabels, label_patches, render
-from ..scenes import Scene, draw_scene, is_test_scene
+from ..drawing import GRID, UNSURE, PatchLabels, label_patches, render
+from ..scenes import PATCH, SIDE, Box, Scene, draw_scene, is_test_scene
 from ..vocabulary import COLOURS, LETTERS, SHAPES, SIZES
 from . import common
 
 log = logging.getLogger(__name__)
 
+VISUAL = GRID * GRID
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 FIELDS = {"colour": len(COLOURS), "shape": len(SHAPES), "size": len(SIZES), "letter": len(LETTERS), "centre": 1}
 
 
-def training_scene(rng: random.Random) -> Scene:
+WHOLE: Box = (0, 0, SIDE, SIDE)
+
+
+def random_window(rng: random.Random, patches: int) -> Box:
+    """A square of `patches` x `patches` somewhere on the 14 x 14 grid, in pixels."""
+    left, top = (rng.randint(0, GRID - patches) * PATCH for _ in range(2))
+    return (left, top, left + patches * PATCH, top + patches * PATCH)
+
+
+def cells(window: Box) -> torch.Tensor:
+    """Indices of the window's patches in raster order, (n * n,) of 0..195."""
+    left, top, right, bottom = (side // PATCH for side in window)
+    return (torch.arange(top, bottom)[:, None] * GRID + torch.arange(left, right)).flatten()
+
+
+def training_scene(rng: random.Random, window: Box = WHOLE) -> Scene:
     """A scene that the test split can never draw."""
     while True:
-        scene = draw_scene(rng, "train")
+        scene = draw_scene(rng, "train", window)
         if not is_test_scene(scene):
             return scene
 
 
-def pixels(scene: Scene) -> np.ndarray:
-    """(3, 224, 224) float32, normalised as the processor does it."""
-    return ((np.asarray(render(scene), np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)
+def pixels(scene: Scene, window: Box = WHOLE) -> np.ndarray:
+    """(3, 224, 224) float32, or the window's part of it, normalised as the processor does it."""
+    return ((np.asarray(render(scene, window), np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)
 
 
 def stack_labels(labels: list[PatchLabels]) -> dict[str, torch.Tensor]:
@@ -52,9 +68,18 @@ def stack_labels(labels: list[PatchLabels]) -> dict[str, torch.Tensor]:
     }
 
 
-def features(tower: CLIPVisionModel, images: torch.Tensor) -> torch.Tensor:
-    """(B, 3, 224, 224) -> (B, 197, C): hidden_states[-2], the layer LLaVA reads, without running the last."""
-    states = tower.pre_layrnorm(tower.embeddings(images))
+def features(tower: CLIPVisionModel, images: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+    """(B, 3, 224, 224) -> (B, 197, C): hidden_states[-2], the layer LLaVA reads, without running the last.
+
+    Pictures of n x n patches that are windows of whole ones come with the windows' cells, `where` (B, n * n).
+    """
+    start = tower.embeddings
+    states = start.patch_embedding(images).flatten(2).transpose(1, 2)
+    states = torch.cat((start.class_embedding.expand(len(images), 1, -1), states), 1)
+    if where is None:
+        where = torch.arange(VISUAL).expand(len(images), -1)
+    places = torch.cat((torch.zeros_like(where[:, :1]), where + 1), 1)
+    states = tower.pre_layrnorm(states + start.position_embedding(places))
     for layer in tower.encoder.layers[:-1]:
         states = layer(states, attention_mask=None)
     return states
@@ -72,8 +97,8 @@ class PatchReader(nn.Module):
         self.scene_norm = nn.LayerNorm(width)
         self.scene = nn.Linear(width, len(COLOURS) + len(SHAPES) + len(LETTERS))
 
-    def forward(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        states = features(self.tower, images)
+    def forward(self, images: torch.Tensor, where: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        states = features(self.tower, images, where)
         patches = self.norm(states[:, 1:])
         return {name: head(patches) for name, head in self.heads.items()}, self.scene(self.scene_norm(states[:, 0]))
 
@@ -116,7 +141,9 @@ def new_tower() -> CLIPVisionModel:
     return tower
 
 
-def train(out: Path, minutes: float, batch: int = 24, rate: float = 2e-3, compiled: bool = True, seed: int = 0) -> None:
+def train(
+    out: Path, minutes: float, window: int = 7, batch: int = 64, rate: float = 2e-3, compiled: bool = True, seed: int = 0,
+) -> None:  # fmt: skip
     """Train for `minutes` of wall time in all, resuming from `out/tower.pt` where it exists."""
     torch.manual_seed(seed)
     reader = PatchReader(new_tower())
@@ -135,11 +162,14 @@ def train(out: Path, minutes: float, batch: int = 24, rate: float = 2e-3, compil
     while journal.seconds < minutes * 60:
         share = journal.seconds / (minutes * 60)
         common.set_rate(optim, rate * min(1.0, (step + 1) / 100) * common.cosine(int(share * 1000), 1000, 0, 0.02))
-        scenes = [training_scene(rng) for _ in range(batch)]
-        images = torch.from_numpy(np.stack([pixels(scene) for scene in scenes]))
+        windows = [random_window(rng, window) for _ in range(batch)]
+        scenes = [training_scene(rng, one) for one in windows]
+        images = torch.from_numpy(np.stack(list(map(pixels, scenes, windows))))
+        where = torch.stack([cells(one) for one in windows])
         labels = stack_labels([label_patches(scene) for scene in scenes])
+        labels = {name: all_patches.gather(1, where) for name, all_patches in labels.items()}
         with torch.autocast("cpu", torch.bfloat16):
-            logits, scene = forward(images)
+            logits, scene = forward(images, where)
         loss, correct = loss_of(logits, scene, labels)
         optim.zero_grad(set_to_none=True)
         loss.backward()

@@ -1,0 +1,145 @@
+"""The behaviours every family is tested for, against a reference that masks and never shortens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.fixed import AllTrue, Fixed, FixedAtLayer
+from tests.tiny.models import FAMILIES, dropped_from
+from tests.tiny.reference import reference_generate, reference_prefill
+from tokenprune import get_method, patch_model
+from tokenprune.kernels import attention as attention_kernel
+
+CASES = [(name, kind) for name, family in FAMILIES.items() for kind in family.kinds if kind != "text"]
+BATCHES = [(name, kind) for name, kind in CASES if kind.endswith("batch")]
+METHODS = {0: Fixed, 2: FixedAtLayer}
+TOLERANCE = 1e-4  # of the largest logit, fp32
+
+
+@pytest.fixture(autouse=True)
+def _record(request, record_property):
+    """Which cell of the support table a test fills."""
+    marker = request.node.get_closest_marker("behaviour")
+    if marker and "name" in request.node.callspec.params:
+        record_property("family", request.node.callspec.params["name"])
+        record_property("behaviour", marker.args[0])
+
+
+@pytest.fixture(autouse=True)
+def _no_grad():
+    with torch.no_grad():
+        yield
+
+
+def worst(got: torch.Tensor, wanted: torch.Tensor, where: torch.Tensor) -> float:
+    """Largest difference at the chosen positions, relative to the largest logit."""
+    return float((got - wanted).abs().amax(-1)[where].max() / wanted.abs().max())
+
+
+def real_tokens(inputs: dict) -> torch.Tensor:
+    return inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
+
+
+@pytest.mark.behaviour("1 identity")
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+@pytest.mark.parametrize("name,kind", CASES)
+def test_all_true_is_bit_equal_and_so_is_the_model_afterwards(name, kind, attn):
+    family = FAMILIES[name]
+    model, inputs = family.build(attn=attn), family.inputs(kind)
+    plain = model(**inputs).logits
+    options = dict(max_new_tokens=3, do_sample=False)
+    tokens = model.generate(**inputs, **options)
+    for reducer in (AllTrue(), get_method("uniform", keep=1.0)):
+        with patch_model(model, reducer):
+            assert torch.equal(model(**inputs).logits, plain)
+            assert torch.equal(model.generate(**inputs, **options), tokens)
+    assert torch.equal(model(**inputs).logits, plain)
+
+
+@pytest.mark.behaviour("2 prefill and decode")
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+@pytest.mark.parametrize("k", METHODS)
+@pytest.mark.parametrize("name,kind", CASES)
+def test_pruned_prefill_and_decode_equal_the_masked_reference(name, kind, k, attn):
+    family = FAMILIES[name]
+    model, inputs = family.build(attn=attn), family.inputs(kind)
+    dropped = dropped_from(family, inputs)
+    plain = model(**inputs).logits
+    wanted = reference_prefill(model, inputs, dropped, k)
+    tokens, steps = reference_generate(model, inputs, dropped, k, steps=3)
+    kept = real_tokens(inputs) & ~dropped
+    with patch_model(model, METHODS[k]()) as handle:
+        assert worst(model(**inputs).logits, wanted, kept) < TOLERANCE
+        out = model.generate(
+            **inputs, max_new_tokens=3, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+        assert model.config._attn_implementation == attn
+        report = handle.report
+    assert float((plain - wanted).abs().amax(-1)[kept].max()) > 1e-3  # else nothing was pruned
+    assert torch.equal(out.sequences[:, -3:], tokens)
+    for got, step in zip(out.logits, steps):
+        assert float((got - step).abs().max() / step.abs().max()) < TOLERANCE
+    assert report.before - report.after == int(dropped.sum())
+    assert report.physical[-1] < report.logical and report.physical[0] == (report.logical if k else report.physical[-1])
+
+
+@pytest.mark.behaviour("3 batch")
+@pytest.mark.parametrize("k", METHODS)
+@pytest.mark.parametrize("name,kind", BATCHES)
+def test_a_padded_batch_equals_its_rows(name, kind, k):
+    family = FAMILIES[name]
+    model = family.build()
+    options = dict(max_new_tokens=3, do_sample=False, output_logits=True, return_dict_in_generate=True)
+    with patch_model(model, METHODS[k]()):
+        together = model.generate(**family.inputs(kind), **options)
+        alone = [model.generate(**row, **options) for row in family.rows(kind)]
+    for step, got in enumerate(together.logits):
+        for row, single in enumerate(alone):
+            wanted = single.logits[step][0]
+            assert float((got[row] - wanted).abs().max() / wanted.abs().max()) < TOLERANCE
+
+
+@pytest.mark.behaviour("7 sdpa and eager")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sdpa_and_eager_agree_when_pruned(name):
+    family, logits = FAMILIES[name], []
+    inputs = family.inputs("batch")
+    kept = real_tokens(inputs) & ~dropped_from(family, inputs)
+    for attn in ("sdpa", "eager"):
+        model = family.build(attn=attn)
+        with patch_model(model, Fixed()):
+            logits.append(model(**inputs).logits)
+        assert model.config._attn_implementation == attn
+    assert worst(logits[0], logits[1], kept) < TOLERANCE
+
+
+class _Squares(TorchDispatchMode):
+    """Counts square float results of at least `side` tokens: what a whole attention or similarity matrix would be."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side, self.found = side, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(value, torch.Tensor) and value.dtype.is_floating_point and value.dim() >= 2:
+                self.found += value.shape[-2] == value.shape[-1] >= self.side
+        return out
+
+
+@pytest.mark.behaviour("9 no N x N")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_square_of_the_tokens_is_allocated(name, monkeypatch):
+    """With the block size shrunk to a few rows, scoring must not fall back on the whole matrix at once."""
+    family = FAMILIES[name]
+    model, inputs = family.build(), family.inputs("single")
+    side = int(sum(len(p) for p in family.visual_positions(inputs)[0]) * 0.75)
+    monkeypatch.setattr(attention_kernel, "BLOCK_BYTES", 1024)
+    with _Squares(side) as plain:
+        model(**inputs)
+    with patch_model(model, "flashvlm", keep=0.4), _Squares(side) as pruned:  # no count here equals a head size
+        model(**inputs)
+    assert pruned.found <= plain.found

@@ -1,0 +1,95 @@
+"""A bench's lines and whether they meet their goals."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .timer import Ratio
+
+SCHEMA = "tokenprune.bench/1"
+
+
+class Verdict(str, enum.Enum):
+    """Medians and minima can disagree on a shared machine; then neither is hidden."""
+
+    MET = "met"
+    MEDIAN_ONLY = "met by the median only"
+    MINIMUM_ONLY = "met by the minimum only"
+    MISSED = "missed"
+    INFO = ""
+
+    @classmethod
+    def of(cls, ratio: Ratio, goal: float | None) -> Verdict:
+        if goal is None:
+            return cls.INFO
+        by_median, by_minimum = ratio.median <= goal, ratio.minimum <= goal
+        if by_median and by_minimum:
+            return cls.MET
+        if by_median:
+            return cls.MEDIAN_ONLY
+        return cls.MINIMUM_ONLY if by_minimum else cls.MISSED
+
+    @classmethod
+    def of_count(cls, more: int, goal: float | None) -> Verdict:
+        if goal is None:
+            return cls.INFO
+        return cls.MET if more <= goal else cls.MISSED
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison: `what` measured against `base`, as a ratio of times or a difference of operations."""
+
+    size: str
+    what: str
+    base: str
+    ratio: Ratio | None = None
+    verdict: Verdict = Verdict.INFO
+    goal: float | None = None
+    ops: int | None = None
+    base_ops: int | None = None
+    note: str = ""
+
+    @classmethod
+    def judged(
+        cls,
+        size: str,
+        what: str,
+        base: str,
+        ratio: Ratio,
+        goals: Mapping[str, float],
+        goal: str | None = None,
+    ) -> Line:
+        """With the goal named `goal` (by default `what`), where there is one."""
+        limit = goals.get(goal or what)
+        return cls(size, what, base, ratio, Verdict.of(ratio, limit), limit)
+
+
+@dataclass
+class BenchResult:
+    """Everything a bench found."""
+
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    protocol: dict[str, Any]
+    sizes: dict[str, str]  # name -> what it is
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def missed(self) -> list[Line]:
+        return [line for line in self.lines if line.verdict is Verdict.MISSED]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for strict JSON."""
+        return {
+            "schema": SCHEMA,
+            "versions": self.versions,
+            "machine": self.machine,
+            "protocol": self.protocol,
+            "sizes": self.sizes,
+            "lines": [{**dataclasses.asdict(line), "verdict": line.verdict.value} for line in self.lines],
+        }

@@ -1,0 +1,159 @@
+"""The models a patch is measured on: LLaVA architectures of several sizes with random weights.
+
+What a prefill costs depends on shapes only, so nothing is downloaded. The vision tower is kept small on purpose: a
+real one would add the same time to both sides of a ratio and make every overhead look smaller than it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UnknownNameError, neighbours
+
+VOCAB, IMAGE, FIRST_TEXT = 1000, 5, 20
+PATCH = 14
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and a prompt: `text` tokens, half before and half behind the image's `grid` x `grid` ones."""
+
+    name: str
+    layers: int
+    hidden: int
+    inner: int
+    heads: int
+    kv_heads: int
+    grid: int
+    dtype: torch.dtype = torch.float32
+    text: int = 50
+    keep: float = 0.25
+    rounds: int = 20
+    quick: int = 5
+    kind: str = "prefill"  # or "decode"
+    # Ratios not to be exceeded: of keep-all to the unpatched model, and of a method to the ideal.
+    goals: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def visual(self) -> int:
+        return self.grid**2
+
+    @property
+    def kept(self) -> int:
+        return max(1, round(self.visual * self.keep))
+
+    def describe(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return (
+            f"{self.layers} layers x {self.hidden}, {self.visual} visual + {self.text} text tokens, {dtype}"
+        )
+
+
+SIZES = {
+    s.name: s
+    for s in (
+        Size(
+            "small-1k", 8, 256, 704, 8, 8, 32, rounds=40, quick=10,
+            goals=(("keep-all", 1.03), ("uniform", 1.12), ("flashvlm", 1.15)),
+        ),
+        Size(
+            "small-4k", 8, 256, 704, 8, 8, 64, rounds=20, quick=5,
+            goals=(("keep-all", 1.03), ("uniform", 1.05), ("flashvlm", 1.07)),
+        ),
+        Size(
+            "7b2", 2, 4096, 11008, 32, 32, 32, torch.bfloat16, rounds=20, quick=3,
+            goals=(("keep-all", 1.03), ("uniform", 1.03), ("flashvlm", 1.05)),
+        ),
+        Size(
+            "decode28", 28, 256, 704, 8, 8, 32, rounds=40, quick=10, kind="decode",
+            goals=(("step", 1.03), ("ops", 30)),
+        ),
+    )
+}  # fmt: skip
+
+
+def size(name: str) -> Size:
+    """A size by name."""
+    if name not in SIZES:
+        raise UnknownNameError(f"no bench size named {name!r}; {neighbours(name, SIZES)}")
+    return SIZES[name]
+
+
+def build(size: Size, seed: int = 0) -> Any:
+    """The unpatched model of a size, in evaluation mode on the CPU."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    vision = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=PATCH * size.grid,
+        patch_size=PATCH,
+    )
+    text = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=size.hidden,
+        intermediate_size=size.inner,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        max_position_embeddings=8192,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(size.dtype)  # a 7B layer is never held in float32
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = LlavaForConditionalGeneration(
+                LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE)
+            )
+    finally:
+        torch.set_default_dtype(before)
+    return model.eval().requires_grad_(False)
+
+
+def twin(model: nn.Module) -> Any:
+    """A copy of the modules over the same weights: one can be patched while the other stays as it was."""
+    memo = {id(t): t for t in chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, memo)
+
+
+def prompt(size: Size, batch: int = 1, padding: int = 0) -> dict[str, Tensor]:
+    """What the processor would make: ids, pixels and, with `padding` left tokens in row 0, a mask."""
+    words = _words(size.text)
+    ids = torch.cat([words[: size.text // 2], torch.full((size.visual,), IMAGE), words[size.text // 2 :]])
+    generator = torch.Generator().manual_seed(1)
+    side = PATCH * size.grid
+    pixels = torch.randn(batch, 3, side, side, generator=generator).to(size.dtype)
+    return {**_rows(ids, batch, padding), "pixel_values": pixels}
+
+
+def short_prompt(size: Size, batch: int = 1, padding: int = 0) -> dict[str, Tensor]:
+    """A text prompt of the length that remains: what a model without any pruning would have to read."""
+    return _rows(_words(size.text + size.kept), batch, padding)
+
+
+def _words(count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(FIRST_TEXT, VOCAB, (count,), generator=generator)
+
+
+def _rows(ids: Tensor, batch: int, padding: int) -> dict[str, Tensor]:
+    rows = ids.expand(batch, -1)
+    if not padding:
+        return {"input_ids": rows.clone()}
+    rows = torch.cat([torch.zeros(batch, padding, dtype=torch.long), rows], dim=1)
+    rows[1:] = torch.cat([rows[1:, padding:], _words(padding).expand(batch - 1, -1)], dim=1)
+    mask = torch.ones_like(rows)
+    mask[0, :padding] = 0
+    return {"input_ids": rows, "attention_mask": mask}

@@ -1,0 +1,91 @@
+"""`tokenprune bench`: what a patch costs, and whether that is within its goals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import InputError
+from .app import app, console
+
+if TYPE_CHECKING:
+    from ..bench.result import BenchResult, Line
+
+HEADS = (
+    ("what", False), ("against", False), ("median", True), ("quartiles", True), ("minima", True), ("ms", True),
+    ("goal", True), ("", False),
+)  # fmt: skip
+COLOURS = {"MET": "green", "MISSED": "bold red", "INFO": "dim"}
+
+
+@app.command()
+def bench(
+    only: list[str] = typer.Option(
+        [], "--only", help="small-1k, small-4k, 7b2 or decode28; may be repeated."
+    ),
+    quick: bool = typer.Option(False, "--quick", help="Fewer rounds: a first look, not a result."),
+    pairs: int = typer.Option(None, "--pairs", min=1, help="Rounds of every size; 20 or more make a result."),
+    out: Path = typer.Option(Path("out/bench/bench.json"), "--out", help="Where to write the figures."),
+) -> None:
+    """Measure what a patch costs: one thread, user CPU time, ratios of interleaved runs.
+
+    Needs no weights and no network. `7b2` takes about 2 GB of memory and some minutes; the others less.
+    """
+    from ..bench.run import bench as run
+    from .progress import hush, progress
+
+    hush()
+    with progress("measuring") as tick:
+        result = run(only, quick=quick, pairs=pairs, tick=tick)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+    print_bench(result, console())
+    console().print(f"wrote {out}", style="dim", markup=False, soft_wrap=True)
+
+
+def print_bench(result: BenchResult, screen: Console) -> None:
+    """One table; goals met in green, missed in red."""
+    for name, what in result.sizes.items():
+        screen.print(f"\n[bold]{name}[/]  [dim]{what}[/]")
+        table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for head, right in HEADS:
+            table.add_column(head, justify="right" if right else "left", no_wrap=True)
+        for line in result.lines:
+            if line.size == name:
+                colour = COLOURS.get(line.verdict.name, "yellow")
+                table.add_row(line.what, line.base, *_figures(line), f"[{colour}]{line.verdict.value}[/]")
+        screen.print(table)
+    screen.print()
+    screen.print(
+        f"{result.machine['cpu']}, {result.machine['threads']} thread, {result.protocol['clock']}; "
+        f"{result.protocol['memory']}; 'again' is the same model twice: the noise",
+        style="dim",
+        markup=False,
+    )
+    for line in result.lines:
+        if line.note:
+            screen.print(f"{line.size}: {line.note}", style="yellow", markup=False)
+
+
+def _figures(line: Line) -> list[str]:
+    if line.ratio is None:
+        more = (line.ops or 0) - (line.base_ops or 0)
+        goal = "" if line.goal is None else f"+{line.goal:.0f}"
+        return [f"{more:+d}", f"{line.base_ops} -> {line.ops}", "", "", goal]
+    r = line.ratio
+    goal = "" if line.goal is None else f"{line.goal:.2f}"
+    return [
+        f"{r.median:.3f}",
+        f"{r.low:.3f}-{r.high:.3f}",
+        f"{r.minimum:.3f}",
+        f"{r.seconds * 1000:.1f}",
+        goal,
+    ]
