@@ -31,7 +31,9 @@ def run(*command: object, **options) -> subprocess.CompletedProcess[str]:
 
 def done(result: subprocess.CompletedProcess[str]) -> str:
     """What it printed, where it succeeded."""
-    assert result.returncode == 0, f"{' '.join(result.args)}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
+    assert result.returncode == 0, (
+        f"{' '.join(result.args)}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
+    )
     return result.stdout
 
 
@@ -69,7 +71,9 @@ def uv() -> str | None:
 
 def clean_environment() -> dict[str, str]:
     """Ours, without what would lead back to the repository; no model can be downloaded."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTEST_CURRENT_TEST")}
+    kept = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTEST_CURRENT_TEST")
+    }
     return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
 
 
@@ -85,7 +89,9 @@ def test_the_wheel_is_small_and_complete(wheel):
     data = tracked("tokenprune")
     assert data <= names, f"missing: {sorted(data - names)}"
     for suffix in (".safetensors", ".json", ".jinja"):
-        assert [n for n in names if n.startswith("tokenprune/zoo/") and n.endswith(suffix)], f"no {suffix} in zoo/"
+        assert [n for n in names if n.startswith("tokenprune/zoo/") and n.endswith(suffix)], (
+            f"no {suffix} in zoo/"
+        )
     assert "License-Expression: Apache-2.0" in metadata and "Requires-Python: >=3.10" in metadata
 
 
@@ -108,7 +114,9 @@ def test_compare_runs_from_the_wheel_alone(installed, tmp_path):
     command = installed.parent / "tokenprune"
     printed = there(command, "compare", "--methods", "uniform,flashvlm", "--keep", "0.25", "--repeats", "0")
     assert re.search(r"^method +keep +visual tokens", printed, re.M), printed
-    assert re.search(r"^uniform +(0.25|25)", printed, re.M) and re.search(r"^flashvlm +", printed, re.M), printed
+    assert re.search(r"^uniform +(0.25|25)", printed, re.M) and re.search(r"^flashvlm +", printed, re.M), (
+        printed
+    )
 
     found = json.loads((tmp_path / "out" / "compare" / "compare.json").read_text(encoding="utf-8"))
     assert found["schema"].startswith("tokenprune.compare/")

@@ -14,7 +14,7 @@ from .errors import BudgetError, PatchError, TokenPruneError, UnsupportedModelEr
 from .hooks.engine import Engine
 from .hooks.parts import Parts, find_parts
 from .hooks.vision import TOWER_FIELDS
-from .methods import Reducer, get_method
+from .methods import Reducer, get_method, list_methods
 from .recipe import Recipe, load_recipe
 from .tokens import PruneReport
 
@@ -129,7 +129,7 @@ def patch_model(
             "once as a chain: patch_model(model, ['uniform', 'flashvlm'])"
         )
     for reducer in methods:
-        _check(reducer, parts)
+        check_method(reducer, parts)
     engine = Engine(parts, methods, processor)
     engine.install()
     handle = PatchHandle(engine, methods)
@@ -173,8 +173,8 @@ def _parts(methods: Sequence[Reducer]) -> list[Reducer]:
     return sorted(flat, key=lambda m: _STAGES[m.stage])
 
 
-def _check(method: Reducer, parts: Parts) -> None:
-    """All that can be known before anything is changed."""
+def check_method(method: Reducer, parts: Parts) -> None:
+    """Raise what can be known before anything is changed: stage, needs, layers."""
     name = method.name or type(method).__name__
     if method.stage == "decode":
         raise UnsupportedModelError(f"{name} acts at decode time, which this version does not do yet")
@@ -182,8 +182,17 @@ def _check(method: Reducer, parts: Parts) -> None:
     missing = asked - _SERVED[method.stage]
     if missing:
         raise UnsupportedModelError(f"{name} needs {', '.join(sorted(missing))}, not served at stage {method.stage!r} yet")
+    if asked & {"saliency", "vision_keys"} and not parts.tower_attention:
+        raise UnsupportedModelError(
+            f"{name} needs the vision tower's attention, and {type(parts.tower).__name__} does not use transformers' "
+            f"attention interface; methods that need none: {', '.join(_free_of_tower())}"
+        )
     for layer in method.cut_layers(parts.num_layers):
         if not 0 <= layer < parts.first_shared:
             raise BudgetError(
                 f"{name} cuts at layer {layer}; {type(parts.model).__name__} takes 0 to {parts.first_shared - 1}"
             )
+
+
+def _free_of_tower() -> list[str]:
+    return [n for n in list_methods() if not {"saliency", "vision_keys"} & {x.split("@")[0] for x in get_method(n).needs}]

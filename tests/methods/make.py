@@ -71,7 +71,9 @@ def make_tokens(
         field += 1
         rows = [torch.Generator().manual_seed(1_000_003 * seed + 1009 * field + i) for i in range(images)]
         sample = torch.rand if positive else torch.randn
-        return torch.stack([sample(shape, generator=g) for g in rows]).to(torch.float32 if positive else dtype)
+        return torch.stack([sample(shape, generator=g) for g in rows]).to(
+            torch.float32 if positive else dtype
+        )
 
     field = 0
     mask = torch.arange(words) < 3 + (torch.arange(images) % 4)[:, None]

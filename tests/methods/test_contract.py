@@ -21,13 +21,18 @@ EXACT = [name for name in NAMES if method_class(name).exact]
 VARIANTS = {
     "uniform": [{"over": "grid"}],
     "random": [{"seed": 7}],
-    "flashvlm": [{"compat": "official"}, {"window": 1, "norm_gate": True}, {"eta": 0.0}, {"important_ratio": 0.0}],
+    "flashvlm": [
+        {"compat": "official"},
+        {"window": 1, "norm_gate": True},
+        {"eta": 0.0},
+        {"important_ratio": 0.0},
+    ],
 }
 """Further settings of single methods; the defaults of all of them are always tested."""
 
 CASES = [(name, hyper) for name in NAMES for hyper in ({}, *VARIANTS.get(name, []))]
 EXACT_CASES = [case for case in CASES if case[0] in EXACT]
-quick = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def label(case: object) -> str | None:
@@ -90,7 +95,9 @@ def check_form(selection, tokens):
         torch.testing.assert_close(again[keep], selection.features[keep])
         x, y = torch.randn(s, n, 3), torch.randn(s, n, 3)
         both = selection.merge(2 * x - 3 * y)
-        torch.testing.assert_close(both, 2 * selection.merge(x) - 3 * selection.merge(y), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            both, 2 * selection.merge(x) - 3 * selection.merge(y), rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize(("name", "hyper"), CASES, ids=label)
@@ -116,7 +123,9 @@ def test_autocast_and_gradients_do_not_change_the_choice(name, hyper):
 
 
 @pytest.mark.parametrize(("name", "hyper"), EXACT_CASES, ids=label)
-@pytest.mark.parametrize(("layout", "keep"), [("medium", 120), ("ragged", 20), ("video", 1), ("newlines", 24)])
+@pytest.mark.parametrize(
+    ("layout", "keep"), [("medium", 120), ("ragged", 20), ("video", 1), ("newlines", 24)]
+)
 def test_same_ops_whatever_the_batch_and_no_wait_for_the_device(name, hyper, layout, keep, monkeypatch):
     method, totals = get_method(name, **hyper), []
     groups = [make_tokens(LAYOUTS[layout], images=s) for s in (1, 8)]
@@ -127,6 +136,14 @@ def test_same_ops_whatever_the_batch_and_no_wait_for_the_device(name, hyper, lay
         assert watch.waits == []
         totals.append(watch.total)
     assert totals[0] == totals[1]
+
+
+def test_the_watch_sees_a_wait():
+    x = torch.arange(3)
+    for wait in (lambda: x.sum().item(), lambda: bool(x[1] > 0), lambda: x.nonzero(), lambda: x[x > 1]):
+        with Watch() as watch:
+            wait()
+        assert watch.waits
 
 
 @pytest.mark.parametrize("name", NAMES)

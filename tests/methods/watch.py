@@ -7,7 +7,16 @@ from collections import Counter
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-WAITS = ("_local_scalar_dense", "nonzero", "item", "masked_select", "unique", "_unique2", "is_nonzero", "equal")
+WAITS = (
+    "_local_scalar_dense",
+    "nonzero",
+    "item",
+    "masked_select",
+    "unique",
+    "_unique2",
+    "is_nonzero",
+    "equal",
+)
 
 
 class Watch(TorchDispatchMode):

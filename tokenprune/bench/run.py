@@ -9,7 +9,7 @@ from . import decode, prefill
 from .machine import machine, versions
 from .result import BenchResult
 from .sizes import SIZES, Size, size
-from .timer import CLOCK, keep_freed_memory, quiet, system_seconds
+from .timer import CLOCK, keep_freed_memory, system_seconds
 
 KINDS = {"prefill": prefill.measure, "decode": decode.measure}
 
@@ -28,11 +28,9 @@ def bench(
     """
     chosen = [s if isinstance(s, Size) else size(s) for s in only] or list(SIZES.values())
     memory = keep_freed_memory()
-    with quiet():
-        found = machine()
     result = BenchResult(
         versions=versions(),
-        machine=found,
+        machine={**machine(), "threads": 1},
         protocol={
             "clock": CLOCK,
             "order": "every variant once a round, in an order drawn anew each round; ratios inside a round",

@@ -115,7 +115,7 @@ def build(size: Size, seed: int = 0) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = LlavaForConditionalGeneration(
-                LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE)
+                LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE)
             )
     finally:
         torch.set_default_dtype(before)

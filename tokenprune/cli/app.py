@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from ..errors import TokenPruneError
 
@@ -24,7 +25,7 @@ def warn(message: str) -> None:
     console(stderr=True).print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
 
-class _Group(typer.core.TyperGroup):
+class _Group(TyperGroup):
     """Turns what this library raises on purpose into one red line and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:

@@ -43,7 +43,6 @@ def compare(
     Prints a table, draws what each method kept and writes everything to compare.json. Without --image the bundled
     pictures and questions are used.
     """
-    from .. import zoo
     from ..compare import (
         bundled_examples,
         check_model,
@@ -64,7 +63,7 @@ def compare(
     if image:
         examples, skipped = make_examples(image, question)
     else:
-        examples = bundled_examples(zoo.examples())
+        examples = bundled_examples()
         if question:
             examples = _ask_all(examples, question)
     folder = _folder(out)

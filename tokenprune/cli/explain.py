@@ -19,7 +19,7 @@ def explain(
 ) -> None:
     """Say what was found in a model: where its images lie, its layers, and what it can offer to methods."""
     from ..compare import load_chat
-    from ..patching import explain as explain_model
+    from ..explain import explain as explain_model
     from .progress import hush
 
     hush()

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..media import Picture, find_pictures
 
+BUNDLED = Path(__file__).resolve().parents[1] / "zoo" / "examples"
 QUESTION = "Describe this picture."
 """Asked about a user's picture when no question is given."""
 
@@ -24,7 +25,7 @@ class Example:
     kind: str | None = None
 
 
-def bundled_examples(folder: Path, most: int | None = None) -> list[Example]:
+def bundled_examples(folder: Path = BUNDLED, most: int | None = None) -> list[Example]:
     """The examples of a zoo folder: `questions.json`, a list of {image, question, answer, kind}, and its pictures."""
     listing = folder / "questions.json"
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from ..errors import InputError
 from ..tokens import ImageReport
 from ..viz import Cell, SheetRow, contact_sheet
@@ -75,7 +77,9 @@ def telling(comparison: Comparison, most: int) -> list[int]:
     return sorted(chosen)
 
 
-def _page(comparison: Comparison, settings: Sequence[Setting], examples: Sequence[int], heat: bool):
+def _page(
+    comparison: Comparison, settings: Sequence[Setting], examples: Sequence[int], heat: bool
+) -> Image.Image:
     columns = [(s.method, f"keep {s.label}") for s in settings]
     scored = _scored(comparison, settings, examples) if heat else None
     if scored is not None:
@@ -85,13 +89,10 @@ def _page(comparison: Comparison, settings: Sequence[Setting], examples: Sequenc
         example = comparison.examples[index]
         cells: list[Cell | None] = [_cell(comparison.answer(index, s.method, s.keep)) for s in settings]
         if scored is not None:
-            answer = comparison.answer(index, scored.method, scored.keep)
-            has = (
-                answer is not None
-                and answer.report is not None
-                and answer.report.images[0].scores is not None
+            report = _first(comparison.answer(index, scored.method, scored.keep))
+            cells.append(
+                Cell(report, heat=True) if report is not None and report.scores is not None else None
             )
-            cells.append(Cell(answer.report.images[0], heat=True) if has else None)
         rows.append(
             SheetRow(
                 example.picture.load(),

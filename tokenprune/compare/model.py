@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,20 @@ def _entry(size: Any, key: str) -> int | None:
     return size.get(key) if isinstance(size, dict) else getattr(size, key, None)
 
 
+def embedded(source: str) -> bool:
+    """Whether a model of this name ships with the package."""
+    try:
+        return zoo.path(source).is_dir()
+    except TokenPruneError:  # unknown there: a folder or a hub id
+        return False
+
+
+def _version(folder: Path) -> str | None:
+    """The version a zoo checkpoint carries in its configuration."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config.get("zoo_version")
+
+
 def check_model(source: str, device: str = "cpu", dtype: str = "auto") -> None:
     """Raise `InputError` for what can be told to be wrong without loading anything."""
     if dtype not in DTYPES:
@@ -102,7 +117,7 @@ def check_model(source: str, device: str = "cpu", dtype: str = "auto") -> None:
         raise InputError(f"device {device!r}: for instance cpu, cuda or cuda:1") from None
     if place.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r}: this torch sees no CUDA device")
-    if source in zoo.names():
+    if embedded(source):
         return
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -113,7 +128,7 @@ def check_model(source: str, device: str = "cpu", dtype: str = "auto") -> None:
     elif not _HUB_ID.fullmatch(source):
         raise InputError(f"{source}: no such folder, and not the form of a Hugging Face id (owner/name)")
     elif "/" not in source:
-        raise InputError(f"{source}: no such folder or embedded model; embedded: {', '.join(zoo.names())}")
+        raise InputError(f"{source}: no such folder or embedded model ({DEFAULT} is one)")
 
 
 def load_chat(
@@ -124,10 +139,10 @@ def load_chat(
     Raises `InputError` when it cannot be found or read, `UnsupportedModelError` when it does not read pictures.
     """
     check_model(source, device, dtype)
-    if source in zoo.names():
+    if embedded(source):
         model, processor = zoo.load(source)
         model = model.to(device, dtype=None if dtype == "auto" else getattr(torch, dtype))
-        return Chat(model.eval(), processor, source, zoo.version(source))
+        return Chat(model.eval(), processor, source, _version(zoo.path(source)))
     import transformers
 
     folder = Path(source).expanduser()
@@ -136,9 +151,8 @@ def load_chat(
     try:
         config = transformers.AutoConfig.from_pretrained(source, **options)
         processor = transformers.AutoProcessor.from_pretrained(source, **options)
-        model = transformers.AutoModelForImageTextToText.from_pretrained(
-            source, config=config, dtype=dtype, use_safetensors=True, **options
-        )
+        auto: Any = transformers.AutoModelForImageTextToText
+        model = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **options)
     except TokenPruneError:
         raise
     except Exception as error:  # everything from a missing file to a broken checkpoint ends here

@@ -91,6 +91,8 @@ class Engine:
     # -- the composite model -----------------------------------------------------------------------------------
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is not self.parts.composite:  # its hooks came along, but they drive the original's parts
+            raise PatchError("this model is a copy of a patched one; copy it unpatched and patch the copy itself")
         call = {**dict(zip(self._signature, args)), **kwargs}
         self.step, self._fates = None, None
         self.probe.last.clear()

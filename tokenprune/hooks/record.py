@@ -8,6 +8,7 @@ from typing import Any
 from ..flops import LayerSize
 from ..tokens import ImageReport, PruneReport
 from .cuts import Fate, segments_of
+from .layout import Features
 from .parts import Parts
 from .step import Step
 
@@ -36,6 +37,10 @@ class Prefill:
         past = 0
         if cache is not None:
             past = max(int(cache.get_seq_length()) - step.length, 0)
+        for fate in fates:  # the report needs places and masks; let go of features and scratch
+            fate.memo.clear()
+            for segment in fate.group.segments:
+                segment.features = Features(segment.kind, [segment.shape])
         return cls(fates, step.length, step.batch, physical, past, LayerSize.of(parts.text_config), stored, full)
 
     def report(self) -> PruneReport:

@@ -35,9 +35,13 @@ def _has(character: str) -> bool:
     """Whether the font draws this character as something else than its box for missing ones."""
     if character.isspace():
         return True
-    face = font(20)
-    mask, missing = face.getmask(character), face.getmask("\uffff")
-    return mask.size != missing.size or bytes(mask) != bytes(missing)
+    return _shape(character) != _shape("\uffff")
+
+
+def _shape(character: str) -> bytes:
+    box = Image.new("L", (40, 40))
+    ImageDraw.Draw(box).text((0, 0), character, font=font(20), fill=255)
+    return box.tobytes()
 
 
 def _pieces(text: str) -> list[tuple[bool, str]]:

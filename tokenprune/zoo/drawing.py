@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .scenes import LETTER, PATCH, SIDE, Box, Scene
+from .layout import LETTER, PATCH, SIDE, Box, Scene
 from .vocabulary import COLOURS, LETTERS, SHAPES, SIZES
 
 GRID = SIDE // PATCH

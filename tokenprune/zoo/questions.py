@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .scenes import SIDE, Box, Scene, Thing
+from .layout import SIDE, Box, Scene, Thing
 from .vocabulary import COLOURS, HELD_OUT_PAIRS, HELD_OUT_WORDS, PLACES, SHAPES, SIZES
 
 MOST = 4  # the largest count that is asked for

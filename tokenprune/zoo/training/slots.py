@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from transformers import LlamaModel, PreTrainedTokenizerFast
 
 from ..questions import KINDS, Question, ask
-from ..scenes import Scene
+from ..layout import Scene
 
 PREFIX = 2  # <s> USER:
 VISUAL = 196

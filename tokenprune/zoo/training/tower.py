@@ -20,7 +20,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from ..drawing import GRID, UNSURE, PatchLabels, label_patches, render
-from ..scenes import PATCH, SIDE, Box, Scene, draw_scene, is_test_scene
+from ..layout import PATCH, SIDE, Box, Scene, draw_scene, is_test_scene
 from ..vocabulary import COLOURS, LETTERS, SHAPES, SIZES
 from . import common
 

@@ -1,0 +1,90 @@
+"""`explain(model)`: what was found in a model, what it can offer to methods, and which methods it can serve."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from .errors import TokenPruneError
+from .families import SUPPORTED
+from .hooks.parts import Parts, find_parts
+from .hooks.question import QuestionFinder
+from .methods import get_method, list_methods
+from .patching import check_method
+
+
+@dataclass
+class Explanation:
+    """Plain facts; `str()` for people, `to_dict()` for programs."""
+
+    model: str
+    family: str
+    tested: bool
+    text_model: str
+    layers: int
+    cut_below: int
+    attention: str
+    placeholders: dict[str, int]
+    tower: str | None
+    projector: str | None
+    saliency: str
+    question: str
+    methods: dict[str, str]  # name -> "yes" or the reason why not
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        ids = ", ".join(f"{kind} {i}" for kind, i in self.placeholders.items())
+        known = "under the full set of behaviour tests" if self.tested else "not under test; the general rules apply"
+        rows = {
+            "model": f"{self.model} ({self.family}: {known})",
+            "text model": f"{self.text_model}, {self.layers} layers, cuts below layer {self.cut_below}",
+            "attention": f"{self.attention}, left as it is",
+            "images": f"placeholder tokens: {ids}",
+            "vision tower": f"{self.tower or 'not found'}, projector {self.projector or 'not found'}",
+            "saliency": self.saliency,
+            "question": self.question,
+        }
+        lines = [f"{label:<13} {text}" for label, text in rows.items()]
+        lines += [f"{name:<13} {'works' if why == 'yes' else 'no: ' + why}" for name, why in self.methods.items()]
+        return "\n".join(lines)
+
+
+def explain(model: nn.Module, processor: Any = None) -> Explanation:
+    """Look at a model without changing it. Raises `UnsupportedModelError` where it cannot be patched at all."""
+    parts = find_parts(model)
+    return Explanation(
+        model=type(model).__name__,
+        family=parts.config.model_type,
+        tested=parts.config.model_type in SUPPORTED,
+        text_model=type(parts.text).__name__,
+        layers=parts.num_layers,
+        cut_below=parts.first_shared,
+        attention=getattr(parts.text_config, "_attn_implementation", None) or "unknown",
+        placeholders=parts.placeholders,
+        tower=type(parts.tower).__name__ if parts.tower is not None else None,
+        projector=type(parts.projector).__name__ if parts.projector is not None else None,
+        saliency=_saliency(parts),
+        question=QuestionFinder(parts.model.config, processor).rule,
+        methods={name: _verdict(name, parts) for name in list_methods()},
+    )
+
+
+def _saliency(parts: Parts) -> str:
+    if parts.blocks is None or not parts.tower_attention:
+        return "none: the tower does not use transformers' attention interface"
+    layer = parts.family.saliency_layer(parts.composite, len(parts.blocks))
+    what = "row of the class token" if parts.has_cls else "mean attention received"
+    return f"{what}, block {layer} of {len(parts.blocks)}"
+
+
+def _verdict(name: str, parts: Parts) -> str:
+    try:
+        check_method(get_method(name), parts)
+    except TokenPruneError as error:
+        return str(error)
+    return "yes"

@@ -1,0 +1,225 @@
+"""Phases `align` and `pictures`: tower, projector and decoder become one model.
+
+`align` moves nothing but the projector: its output for a patch is pulled to the made-up token the decoder
+learnt from. `pictures` then answers questions about real pictures, first with the tower frozen, at last all
+together. A small share of the alignment stays in the loss, so that a patch keeps lying near its words; a share of
+the patch labels stays too while the tower moves, so that it does not forget them.
+
+With `RANK` and `WORLD_SIZE` in the environment, processes of one machine share the work: gradients are averaged.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+
+from ..build import build_tokenizer, llava_config, new_model
+from ..drawing import UNSURE, label_patches
+from . import common
+from .language import WordPatches, grow, new_language
+from .slots import Encoder, SlotBatch, SlotDecoder, answer_loss, by_kind, encode
+from .tower import PatchReader, cells, features, loss_of, new_tower, pixels, random_window, stack_labels, training_scene
+
+
+class Parts(nn.Module):
+    """What is trained: the tower with its label heads, the projector, the decoder, the made-up tokens."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.reader = PatchReader(new_tower())
+        self.reader.tower.set_attn_implementation("eager")
+        self.projector = LlavaMultiModalProjector(llava_config())
+        self.language = new_language(layers)
+        self.words = WordPatches(self.language.config.hidden_size)
+        for linear in (self.projector.linear_1, self.projector.linear_2):
+            nn.init.normal_(linear.weight, std=linear.weight.shape[1] ** -0.5)
+            nn.init.zeros_(linear.bias)
+
+    @classmethod
+    def gather(cls, tower: Path, language: Path, layers: int) -> Parts:
+        """From the files of the phases `tower` and `language`; the decoder grows to `layers`."""
+        parts = cls(layers)
+        parts.reader.load_state_dict(common.load(tower)["reader"])
+        state = common.load(language)
+        short = new_language(int(state["layers"]))
+        short.load_state_dict(state["model"])
+        parts.language = short if int(state["layers"]) == layers else grow(short, layers)
+        parts.words.load_state_dict(state["patches"])
+        return parts
+
+    def assemble(self) -> nn.Module:
+        """The stock Hugging Face model with these weights."""
+        model = new_model(text=self.language.config.to_dict())
+        model.model.vision_tower.load_state_dict(self.reader.tower.state_dict())
+        model.model.multi_modal_projector.load_state_dict(self.projector.state_dict())
+        model.model.language_model.load_state_dict(self.language.state_dict())
+        model.tie_weights()
+        return model.eval()
+
+
+@dataclass
+class Batch:
+    """Pictures (B, 3, side, side) with the labels (B, N) of their cells `where` (B, N), and their questions."""
+
+    images: torch.Tensor
+    labels: dict[str, torch.Tensor]
+    where: torch.Tensor
+    questions: SlotBatch
+
+
+def draw_batch(size: int, window: int, rng: random.Random, encoder: Encoder) -> Batch:
+    windows = [random_window(rng, window) for _ in range(size)]
+    scenes = [training_scene(rng, one) for one in windows]
+    where = torch.stack([cells(one) for one in windows])
+    labels = stack_labels([label_patches(scene) for scene in scenes])
+    labels = {name: whole.gather(1, where) for name, whole in labels.items()}
+    images = torch.from_numpy(np.stack(list(map(pixels, scenes, windows))))
+    return Batch(images, labels, where, encode(scenes, encoder, rng))
+
+
+def alignment(projected: torch.Tensor, target: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Squared distance to the made-up tokens over their own size; patches with slivers do not count."""
+    sure = (labels["colour"] != UNSURE) & (labels["letter"] != UNSURE)
+    shown = sure & ((labels["colour"] > 0) | (labels["letter"] > 0))
+    weight = sure.float() * 0.2 + shown.float() * 0.8
+    each = (projected.float() - target).pow(2).sum(-1)
+    return (each * weight).sum() / (target.pow(2).sum(-1) * weight).sum()
+
+
+def average_gradients(weights: list[nn.Parameter]) -> None:
+    grads = [w.grad for w in weights if w.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for grad, part in zip(grads, flat.split([g.numel() for g in grads])):
+        grad.copy_(part.view_as(grad))
+
+
+def train(
+    out: Path, minutes: float, name: str = "pictures", layers: int = 16, tower: str = "tower.pt",
+    language: str = "language.pt", start: str | None = None, align_minutes: float = 3.0, window: int = 14,
+    batch: int = 16, rate: float = 1e-3, tower_rate: float = 0.0, align_weight: float = 0.1,
+    label_weight: float = 0.1, compiled: bool = True, seed: int = 2,
+) -> None:  # fmt: skip
+    """Train for `align_minutes` the projector alone, then for `minutes` the rest; resumes from `out/<name>.pt`.
+
+    `start` continues from another `pictures` phase instead of gathering `tower` and `language`.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1:
+        dist.init_process_group("gloo")
+    path = out / f"{name}.pt"
+    state, step, spent = common.load(path), 0, 0.0
+    if state is None and start is not None:
+        earlier = common.load(out / start)
+        parts = Parts(int(earlier["layers"]))
+        parts.load_state_dict(earlier["parts"])
+        align_minutes = 0.0
+        if len(parts.language.layers) != layers:
+            parts.language = grow(parts.language, layers)
+    elif state is None:
+        parts = Parts.gather(out / tower, out / language, layers)
+    else:
+        parts = Parts(layers)
+        parts.load_state_dict(state["parts"])
+    moving = tower_rate > 0
+    parts.reader.requires_grad_(moving)
+    parts.words.requires_grad_(False)
+    reader_modules = [parts.reader] if moving else []
+    optim = common.optimiser([parts.projector, parts.language], rate)
+    slow = common.optimiser(reader_modules, tower_rate) if moving else None
+    if state is not None:
+        optim.load_state_dict(state["optim"])
+        step, spent = int(state["step"]), float(state["seconds"])
+    decoder = SlotDecoder(parts.language, visual=window**2, compiled=compiled)
+    see = torch.compile(features, dynamic=False) if compiled else features
+    encoder, rng = Encoder(build_tokenizer()), random.Random((seed * 1_000_003 + step) * 64 + rank)
+    torch.manual_seed(seed + rank)
+    journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), common.Average(), time.time()
+    weights = [w for group in (optim.param_groups + (slow.param_groups if slow else [])) for w in group["params"]]
+
+    def keep() -> None:
+        if rank == 0:
+            common.save(
+                path, parts=parts.state_dict(), optim=optim.state_dict(), layers=layers, step=step,
+                seconds=journal.seconds,
+            )  # fmt: skip
+
+    total = 60 * (align_minutes + minutes)
+    while True:
+        clock = torch.tensor([journal.seconds])
+        if world > 1:  # all processes must agree when to stop
+            dist.broadcast(clock, 0)
+        seconds = clock.item()
+        if seconds >= total:
+            break
+        aligning = seconds < 60 * align_minutes
+        share = max(0.0, (seconds - 60 * align_minutes) / (60 * minutes))
+        factor = 1.0 if aligning else common.cosine(int(share * 1000), 1000, 40, 0.03)
+        common.set_rate(optim, rate * factor)
+        item = draw_batch(batch, window, rng, encoder)
+        numbers: dict[str, torch.Tensor | float] = {}
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.set_grad_enabled(moving and not aligning):
+                states = see(parts.reader.tower, item.images, item.where)
+            visual = parts.projector(states[:, 1:])
+        with torch.no_grad():
+            target = parts.words(item.labels, item.where, parts.language.embed_tokens.weight)
+        near = alignment(visual, target, item.labels)
+        loss = near if aligning else align_weight * near
+        numbers["align"] = near.detach()
+        if not aligning:
+            with torch.autocast("cpu", torch.bfloat16):
+                hidden = decoder(visual.float(), item.questions)
+            answer, right = answer_loss(hidden, parts.language.embed_tokens.weight, item.questions)
+            loss = loss + answer
+            numbers.update(answer=answer.detach(), all=right.float().mean(), **by_kind(right, item.questions.kinds))
+            if moving:
+                patches = parts.reader.norm(states[:, 1:].float())
+                logits = {key: head(patches) for key, head in parts.reader.heads.items()}
+                scene = parts.reader.scene(parts.reader.scene_norm(states[:, 0].float()))
+                labelled, _ = loss_of(logits, scene, item.labels)
+                loss = loss + label_weight * labelled
+                numbers["labels"] = labelled.detach()
+        optim.zero_grad(set_to_none=True)
+        if slow:
+            slow.zero_grad(set_to_none=True)
+            common.set_rate(slow, tower_rate * factor)
+        loss.backward()
+        if world > 1:
+            average_gradients(weights)
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optim.step()
+        if slow and not aligning:
+            slow.step()
+        step += 1
+        mean.add(**numbers)
+        if rank == 0 and step % 25 == 0:
+            journal.write(step, **mean.take())
+        if time.time() - saved > 90:
+            keep()
+            saved = time.time()
+    keep()
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def export(out: Path, name: str = "pictures.pt") -> nn.Module:
+    """The trained model of a `pictures` file as a stock `LlavaForConditionalGeneration`, float32."""
+    state = common.load(out / name)
+    parts = Parts(int(state["layers"]))
+    parts.load_state_dict(state["parts"])
+    return parts.assemble()
+
+
+
