@@ -22,13 +22,16 @@ def vlm(tmp_path_factory):
     return save_vlm(tmp_path_factory.mktemp("models") / "small-vlm")
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
+def draw_pictures(folder):
     folder.mkdir()
     Image.effect_noise((40, 40), 80).convert("RGB").save(folder / "a.png")
     Image.linear_gradient("L").resize((64, 32)).save(folder / "b.jpg")
     return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return draw_pictures(tmp_path / "pictures")
 
 
 def run(*args):
@@ -44,11 +47,20 @@ def failed(result, *parts):
         assert part in result.stderr, result.stderr
 
 
-@pytest.fixture
-def compared(vlm, pictures, tmp_path):
-    out = tmp_path / "out"
+@pytest.fixture(scope="module")
+def compared(vlm, tmp_path_factory):
+    home = tmp_path_factory.mktemp("compared")
+    out = home / "out"
     result = run(
-        *("compare", "--model", vlm, "--image", pictures, "--question", "what colour is the circle ?"),
+        *(
+            "compare",
+            "--model",
+            vlm,
+            "--image",
+            draw_pictures(home / "pictures"),
+            "--question",
+            "what colour is the circle ?",
+        ),
         *("--question", "is the circle red ?", "--keep", "0.5,4", "--max-new-tokens", 3),
         *("--methods", "uniform,pool,flashvlm", "--repeats", 1, "--out", out),
     )

@@ -74,6 +74,9 @@ class PatchHandle:
 
     def recipe(self) -> Recipe:
         """The methods and hyper-parameters of this patch, ready to be saved."""
+        for method in self._methods:
+            if not method.name:
+                raise TokenPruneError(f"{type(method).__name__} is not registered, so no recipe could name it")
         config = self.model.config
         name = getattr(config, "name_or_path", "") or getattr(config, "_name_or_path", "")
         return Recipe(
@@ -162,10 +165,30 @@ def _resolve(method: Method | Chain | None, recipe: Any, hyper: dict[str, Any]) 
         raise BudgetError(
             f"{', '.join(hyper)} with a chain says nothing of who gets it; write ('name', {{'keep': ...}}) per method"
         )
-    chain = [get_method(m) if isinstance(m, str) else get_method(m[0], **m[1]) if isinstance(m, tuple) else m for m in method]
+    if not isinstance(method, (list, tuple)):
+        raise _no_method(method)
+    chain = [_link(m) for m in method]
     if not chain:
         raise TokenPruneError("an empty chain prunes nothing")
     return _parts(chain)
+
+
+def _link(item: Any) -> Reducer:
+    """One item of a chain."""
+    if isinstance(item, str):
+        return get_method(item)
+    if isinstance(item, Reducer):
+        return item
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], dict):
+        return get_method(item[0], **item[1])
+    raise _no_method(item)
+
+
+def _no_method(given: Any) -> TokenPruneError:
+    return TokenPruneError(
+        f"{given!r} is no method: give a name, a Reducer made with its hyper-parameters, or a list of them in which "
+        "('name', {'keep': ...}) is a name with its own"
+    )
 
 
 def _parts(methods: Sequence[Reducer]) -> list[Reducer]:

@@ -130,7 +130,7 @@ def test_minmax():
 
 def test_hash_scores_are_uniform_and_the_same_everywhere():
     scores = kernels.hash_scores(0, torch.arange(64), 1024)
-    assert 0 <= scores.min() and scores.max() < 1
+    assert scores.min() >= 0 and scores.max() < 1
     assert abs(scores.mean() - 0.5) < 0.005 and abs(scores.var() - 1 / 12) < 0.001
     flat = scores.double() - 0.5
     assert (flat[:, 1:] * flat[:, :-1]).mean().abs() < 0.002, "neighbours in a picture"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -45,7 +46,7 @@ def falling(values):
 def gap(values):
     """The smallest difference between two of the values."""
     ordered = sorted(values)
-    return min((b - a for a, b in zip(ordered, ordered[1:], strict=False)), default=math.inf)
+    return min((b - a for a, b in itertools.pairwise(ordered)), default=math.inf)
 
 
 def dedup(features, rest, keep, *, share=0.0, step=8, window=None):

@@ -1,4 +1,4 @@
-"""`VisualTokens` of every layout with every optional field filled: what a method is tested on without editing a test."""
+"""`VisualTokens` of every layout with every optional field filled: a new method is tested on them as it is."""
 
 from __future__ import annotations
 

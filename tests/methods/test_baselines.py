@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,13 +34,13 @@ def test_random_depends_on_seed_and_ordinal_alone():
 
 def test_random_sets_of_one_seed_are_nested():
     tokens = bare(60, 1, torch.tensor([3]))
-    sets = [set(indices(get_method("random").select(tokens, k))[0]) for k in range(1, 61)]
-    assert all(a < b for a, b in zip(sets, sets[1:], strict=False))
+    sets = [set(indices(get_method("random").select(tokens, k))[0]) for k in range(1, 60, 6)]
+    assert all(a < b for a, b in itertools.pairwise(sets))
 
 
 @pytest.mark.parametrize("vary", ["seed", "ordinal"])
 def test_random_is_unbiased(vary):
-    draws, n, keep = 400, 40, 10
+    draws, n, keep = 200, 40, 10
     if vary == "ordinal":
         kept = get_method("random").select(bare(n, draws, torch.arange(draws)), keep).keep
     else:

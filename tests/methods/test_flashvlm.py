@@ -63,13 +63,17 @@ def test_case_a_selection_only(keep, expected, compat):
 
 
 def test_case_b_several_turns_and_exact_duplicates():
-    rows = [
-        [math.cos(1.1 * i), math.sin(1.1 * i), math.cos(0.37 * i + 0.2), math.sin(0.61 * i)]
-        + [0.3 * math.cos(0.05 * i * i)]
-        for i in range(40)
+    i = np.arange(40.0)
+    columns = [
+        np.cos(1.1 * i),
+        np.sin(1.1 * i),
+        np.cos(0.37 * i + 0.2),
+        np.sin(0.61 * i),
+        0.3 * np.cos(0.05 * i * i),
     ]
+    rows = np.stack(columns, 1)
     for i, factor in ((5, 1), (15, 2), (25, 0.5)):
-        rows[i] = [factor * v for v in rows[2]]
+        rows[i] = factor * rows[2]
     saliency = [(math.sin(2.3 * i) + 1) / 2 for i in range(40)]
     method = get_method("flashvlm", eta=0.0, compat="official")
     assert kept(method, tokens_of(saliency, rows), 10) == [1, 6, 9, 16, 17, 19, 25, 26, 28, 39]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..errors import InputError, TokenPruneError, UnsupportedModelError
 
 DEFAULT = "tiny-llava"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass
@@ -93,20 +92,6 @@ def _entry(size: Any, key: str) -> int | None:
     return size.get(key) if isinstance(size, dict) else getattr(size, key, None)
 
 
-def embedded(source: str) -> bool:
-    """Whether a model of this name ships with the package."""
-    try:
-        return zoo.path(source).is_dir()
-    except TokenPruneError:  # unknown there: a folder or a hub id
-        return False
-
-
-def _version(folder: Path) -> str | None:
-    """The version a zoo checkpoint carries in its configuration."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config.get("zoo_version")
-
-
 def check_model(source: str, device: str = "cpu", dtype: str = "auto") -> None:
     """Raise `InputError` for what can be told to be wrong without loading anything."""
     if dtype not in DTYPES:
@@ -117,7 +102,7 @@ def check_model(source: str, device: str = "cpu", dtype: str = "auto") -> None:
         raise InputError(f"device {device!r}: for instance cpu, cuda or cuda:1") from None
     if place.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r}: this torch sees no CUDA device")
-    if embedded(source):
+    if source in zoo.list_models():
         return
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -128,7 +113,9 @@ def check_model(source: str, device: str = "cpu", dtype: str = "auto") -> None:
     elif not _HUB_ID.fullmatch(source):
         raise InputError(f"{source}: no such folder, and not the form of a Hugging Face id (owner/name)")
     elif "/" not in source:
-        raise InputError(f"{source}: no such folder or embedded model ({DEFAULT} is one)")
+        raise InputError(
+            f"{source}: no such folder or embedded model; embedded: {', '.join(zoo.list_models())}"
+        )
 
 
 def load_chat(
@@ -139,10 +126,10 @@ def load_chat(
     Raises `InputError` when it cannot be found or read, `UnsupportedModelError` when it does not read pictures.
     """
     check_model(source, device, dtype)
-    if embedded(source):
-        model, processor = zoo.load(source)
-        model = model.to(device, dtype=None if dtype == "auto" else getattr(torch, dtype))
-        return Chat(model.eval(), processor, source, _version(zoo.path(source)))
+    if source in zoo.list_models():
+        options = {} if dtype == "auto" else {"dtype": getattr(torch, dtype)}
+        model, processor = zoo.load(source, **options)
+        return Chat(model.to(device), processor, source, str(zoo.info(source)["version"]))
     import transformers
 
     folder = Path(source).expanduser()

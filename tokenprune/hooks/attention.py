@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-from transformers.modeling_utils import AttentionInterface
 
 _ATTRIBUTE = "_tokenprune_tap"
 _NAMES = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
@@ -34,23 +33,25 @@ class _Dispatcher:
         self.users += 1
         if self.users > 1:
             return
-        mapping = AttentionInterface._global_mapping
+        interface = _interface()
+        mapping = interface._global_mapping
         for name in _NAMES:
             original = mapping.get(name)
             if original is None and name != "eager":
                 continue  # not available in this installation
             self.originals[name] = original
-            AttentionInterface.register(name, self._wrap(original))
+            interface.register(name, self._wrap(original))
 
     def uninstall(self) -> None:
         self.users -= 1
         if self.users:
             return
+        interface = _interface()
         for name, original in self.originals.items():
             if original is None:
-                AttentionInterface._global_mapping.pop(name, None)
+                interface._global_mapping.pop(name, None)
             else:
-                AttentionInterface.register(name, original)
+                interface.register(name, original)
         self.originals.clear()
 
     @staticmethod
@@ -71,6 +72,12 @@ class _Dispatcher:
             return run(module, query, key, value, attention_mask, *args, **kwargs)
 
         return attention
+
+
+def _interface() -> Any:
+    from transformers.modeling_utils import AttentionInterface  # seconds to import; whoever has a model paid already
+
+    return AttentionInterface
 
 
 def _own_eager(module: nn.Module) -> Callable[..., Any]:

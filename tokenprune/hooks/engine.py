@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import PatchError
@@ -44,7 +43,7 @@ class Engine:
         self.step: Step | None = None
         self.last: Prefill | None = None  # what `PatchHandle.report` is made of
         self._busy = False
-        self._warned = False
+        self._warned: set[Any] = set()
         self._call: dict[str, Any] = {}
         self._fates: list[Fate] | None = None
         self._undo: list[Callable[[], None]] = []
@@ -112,11 +111,12 @@ class Engine:
         implementation = getattr(self.parts.text_config, "_attn_implementation", "sdpa")
         self.step = Step(shape[1], shape[0], self, implementation)
         self._call = call
+        if owner is not None and shape[1] > 1:
+            self._warn_later_turn()
         if payload:
             self._fates = []
         else:
             self.step.filler_past = getattr(cache, "_tokenprune_ragged", False)
-            self._warn_later_turn(shape[1])
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         step, fates = self.step, self._fates
@@ -124,17 +124,28 @@ class Engine:
         if step is not None and fates is not None and step.layout is not None and output is not None:
             cache = self._call.get("past_key_values") or getattr(output, "past_key_values", None)
             self.last = Prefill.of(self.parts, step, fates, cache)
+            if cache is not None:
+                cache._tokenprune_images = step.layout.images_seen
         self._call = {}
 
-    def _warn_later_turn(self, length: int) -> None:
+    def _warn_later_turn(self) -> None:
         aware = [m for m in self.methods if getattr(m, "query_aware", False)]
-        if length > 1 and aware and not self._warned:
-            self._warned = True
-            warnings.warn(
+        if aware:
+            self._warn_once(
+                "later turn",
                 f"{type(aware[0]).__name__} chose the cached image tokens for the first question; they stay as they "
                 "are for this one. Start a new conversation, or use a method that does not look at the question",
-                stacklevel=2,
             )
+
+    def _warn_large_keep(self, method: Chooser, n: int) -> None:
+        if isinstance(method.keep, int) and method.keep > n:
+            message = f"keep={method.keep}, but this image has {n} tokens: all of them stay"
+            self._warn_once(("keep", id(method)), message)
+
+    def _warn_once(self, key: Any, message: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            warnings.warn(message, stacklevel=3)
 
     # -- the decoder layers ------------------------------------------------------------------------------------
 
@@ -192,14 +203,15 @@ class Engine:
         """First layer of a prefill: find the images, and the question if a method asks for it."""
         call, sources = self._call, []
         encoded = call.get("mm_encoder_outputs") or {}
+        ids = call["input_ids"].cpu()
         for modality in self.parts.placeholders:
             if encoded.get(modality) is not None and modality not in self.probe.last:
-                sources.append(self.probe.features(modality, encoded[modality]))
+                sources.append(self.probe.features(modality, encoded[modality], ids))
             elif modality in self.probe.last:
                 sources.append(self.probe.last[modality])
-        ids = call["input_ids"].cpu()
         family, placeholders = self.parts.family, self.parts.placeholders
         step.layout = find_layout(ids, sources, placeholders, hidden.device, family.same_image)
+        step.layout.number_after(getattr(call.get("past_key_values"), "_tokenprune_images", []))
         self._fates = cuts.start(step.layout)
         step.question = None
         if self.needs_text and step.layout.segments:
@@ -221,6 +233,7 @@ class Engine:
             fates = cuts.split(self._fates or [])
             for fate in fates:
                 n = fate.entry.setdefault(id(method), fate.alive[0])
+                self._warn_large_keep(method, n)
                 plan = method.schedule(n, self.parts.num_layers) if method.exact else None
                 target = None if plan is None else plan[place]
                 if target is not None and target >= fate.alive[0]:

@@ -22,11 +22,22 @@ class Features:
     shapes: list[Shape]
     extras: dict[str, list[Tensor]] = field(default_factory=dict)  # name -> per image (n, ...) tensors
 
-    def repeated(self, count: int) -> Features:
-        """For beams: transformers repeats every image count / len times in a row."""
+    def repeated(self, count: int, row_tokens: Sequence[int]) -> Features:
+        """For beams: transformers repeats the images of each prompt as one group, A B A B.
+
+        `count` images fill the placeholders of a batch with `row_tokens` (B * beams) of them a row.
+        """
         times = max(count // max(len(self.shapes), 1), 1)
-        extras = {k: [x for x in v for _ in range(times)] for k, v in self.extras.items()}
-        return Features(self.modality, [s for s in self.shapes for _ in range(times)], extras)
+        order: list[int] = []
+        first = last = 0
+        for tokens in row_tokens[::times]:
+            while tokens > 0 and last < len(self.shapes):
+                tokens -= self.shapes[last].n
+                last += 1
+            order += list(range(first, last)) * times
+            first = last
+        extras = {k: [v[i] for i in order] for k, v in self.extras.items()}
+        return Features(self.modality, [self.shapes[i] for i in order], extras)
 
 
 @dataclass(eq=False)
@@ -73,6 +84,20 @@ class Layout:
     visual: Tensor  # (B, L) bool, on the CPU
     batch: int
     length: int
+
+    def number_after(self, seen: Sequence[int]) -> None:
+        """Count images on from the `seen` ones of each row's earlier turns; beams share their prompt's number."""
+        if seen and self.batch % len(seen) == 0:
+            for segment in self.segments:
+                segment.ordinal += seen[segment.row * len(seen) // self.batch]
+
+    @property
+    def images_seen(self) -> list[int]:
+        """Images of each row so far, for the next turn."""
+        last = [0] * self.batch
+        for segment in self.segments:
+            last[segment.row] = max(last[segment.row], segment.ordinal + 1)
+        return last
 
 
 def find_layout(

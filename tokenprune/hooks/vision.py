@@ -55,18 +55,23 @@ class VisionProbe:
         while self._undo:
             self._undo.pop()()
 
-    def features(self, modality: str, output: Any) -> Features:
-        """What is known of a tower output that is about to be merged in."""
+    def features(self, modality: str, output: Any, ids: Tensor) -> Features:
+        """What is known of a tower output that is about to be merged into the placeholders of (B, L) `ids`."""
         pooled = getattr(output, "pooler_output", output)
         lengths = self.parts.family.lengths(self.parts.composite, modality, pooled)
         known = getattr(output, _ATTRIBUTE, None)
         if known is None:
             if self.wanted:
                 fields = ", ".join(self.wanted)
-                raise UnsupportedModelError(f"these image features were computed outside the patch, without {fields}")
+                raise UnsupportedModelError(
+                    f"these image features come without {fields}: they were computed outside the patch, or cut up by "
+                    "prefill_chunk_size. Give generate() the pixels and no chunk size"
+                )
             shapes = self.parts.family.fallback_shapes(lengths)
             return Features(modality, shapes)  # type: ignore[arg-type]
-        return known if len(known.shapes) == len(lengths) else known.repeated(len(lengths))
+        if len(known.shapes) == len(lengths):
+            return known
+        return known.repeated(len(lengths), (ids == self.parts.placeholders[modality]).sum(1).tolist())
 
     # -- get_image_features ------------------------------------------------------------------------------------
 

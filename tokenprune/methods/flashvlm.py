@@ -36,10 +36,9 @@ class FlashVLM(Reducer):
 
     Deviations. The question's tokens are used, wherever it stands, not the system prompt. A turn drops a share
     `dedup` of what is left (at least `dedup_step`), not eight tokens; and while over sqrt(1024 window) tokens are
-    left it compares each only with neighbours in raster order, `window` at least (None: with all). On spatially
-    coherent features, N = 576 to 4,096, mean and p95 distance to the nearest kept token stay within 2 % of the
-    official schedule's; features in random order need window=None beyond about 2,000 tokens. norm_gate weighs each
-    word by |E_j| / max |E_j| (released Qwen file; a no-op in the LLaVA one).
+    left it compares each only with neighbours in raster order, `window` at least (None: with all). On synthetic
+    pictures mean and p95 distance to the nearest kept token stay within 2 % of the official schedule's; features
+    in random order need window=None. norm_gate weighs a word by |E_j| / max |E_j| (Qwen file; no-op in LLaVA's).
     compat="official" takes the released schedule: eight a turn, all pairs. Where a tower gives no features before
     the projector, the projected ones are compared.
     """

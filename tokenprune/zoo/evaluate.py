@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from .questions import KINDS
 from .scenes import SPLITS, Sample, majority, suite, suite_hash
-
-log = logging.getLogger(__name__)
 
 
 def prompt_of(processor, question: str) -> str:
@@ -100,10 +99,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep = 0.0 if arguments.blind else 1.0 if arguments.random is None else arguments.random
     scores = score(samples, answers(model, processor, samples, keep, arguments.batch))
     guess = majority(samples)
-    print(f"{arguments.model}, {arguments.split} suite {suite_hash(samples)}, visual tokens kept: {keep:.1%}")
-    print(f"{'kind':<10}{'exact':>8}{'majority':>10}")
+    table = Table(title=f"{arguments.model}, {arguments.split} {suite_hash(samples)}, {keep:.1%} of visual tokens")
+    for column in ("kind", "exact", "majority"):
+        table.add_column(column, justify="left" if column == "kind" else "right")
     for kind, value in scores.items():
-        print(f"{kind:<10}{value:>8.1%}{guess[kind] if kind in guess else float('nan'):>10.1%}")
+        table.add_row(kind, f"{value:.1%}", f"{guess[kind]:.1%}" if kind in guess else "")
+    Console().print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps({"keep": keep, "split": arguments.split, "exact": scores}, indent=2))
 

@@ -105,16 +105,29 @@ def _place(scene: Scene, _: random.Random) -> Iterator[Question]:
             yield Question("place", f"where is the {thing.name}?", place, (thing.box,), (thing.name,))
 
 
-def _left(scene: Scene, _: random.Random) -> Iterator[Question]:
-    """The one thing to the left within 80 pixels on the same height, where no other could be meant."""
-    for thing in _unique(scene.things, lambda t: t.pair):
-        around = [(thing.x - o.x, abs(thing.y - o.y), o) for o in scene.things if o.x < thing.x]
-        clear = [o for dx, dy, o in around if dx <= 80 and dy <= 14]
-        possible = [o for dx, dy, o in around if dx <= 100 and dy <= 34]
-        if len(clear) == 1 and len(possible) == 1:
-            other = clear[0]
-            text = f"what is left of the {thing.name}?"
-            yield Question("left", text, other.name, (thing.box, other.box), (thing.name, other.name))
+#: Side -> (what is "that way", what is "across") as multiples of (dx, dy).
+_SIDES = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
+
+
+def _beside(side: str) -> Callable[[Scene, random.Random], Iterator[Question]]:
+    """Asks for the one thing on that side, within 80 pixels and level with it, where no other could be meant."""
+    along_x, along_y = _SIDES[side]
+    words = f"{side} of" if side in ("left", "right") else side
+
+    def asker(scene: Scene, _: random.Random) -> Iterator[Question]:
+        for thing in _unique(scene.things, lambda t: t.pair):
+            around = []
+            for other in scene.things:
+                dx, dy = other.x - thing.x, other.y - thing.y
+                around.append((dx * along_x + dy * along_y, abs(dx * along_y + dy * along_x), other))
+            clear = [o for ahead, off, o in around if 0 < ahead <= 80 and off <= 14]
+            possible = [o for ahead, off, o in around if 0 < ahead <= 100 and off <= 34]
+            if len(clear) == 1 and len(possible) == 1:
+                other = clear[0]
+                text = f"what is {words} the {thing.name}?"
+                yield Question(side, text, other.name, (thing.box, other.box), (thing.name, other.name))
+
+    return asker
 
 
 def _nearest(scene: Scene, _: random.Random) -> Iterator[Question]:
@@ -139,11 +152,15 @@ _ASKERS: dict[str, Callable[[Scene, random.Random], Iterator[Question]]] = {
     "count": _count,
     "exist": _exist,
     "place": _place,
-    "left": _left,
+    "left": _beside("left"),
     "nearest": _nearest,
     "read": _read,
 }
 KINDS: tuple[str, ...] = tuple(_ASKERS)
+
+#: Asked in training beside the others, because all four sides teach where things are better than one does.
+TRAINING_KINDS: tuple[str, ...] = (*KINDS, "right", "above", "below")
+_ASKERS |= {side: _beside(side) for side in ("right", "above", "below")}
 
 #: Kinds whose answers come from a short list, with the length of the list: these are balanced exactly.
 CLOSED: dict[str, int] = {

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 
@@ -69,6 +70,37 @@ def save(path: Path, **state: object) -> None:
 def load(path: Path) -> dict | None:
     """The state `save` wrote, or None where there is none yet. Only tensors and plain values are read."""
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+class Team:
+    """Processes of one machine that train together, as `RANK` and `WORLD_SIZE` say; alone without them."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if self.size > 1:
+            dist.init_process_group("gloo")
+
+    def agree(self, value: float) -> float:
+        """The first process's value, so that all stop, and change their rate, at the same step."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64)
+        dist.broadcast(shared, 0)
+        return shared.item()
+
+    def average_gradients(self, weights: list[nn.Parameter]) -> None:
+        if self.size == 1:
+            return
+        grads = [weight.grad for weight in weights if weight.grad is not None]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads])):
+            grad.copy_(part.view_as(grad))
+
+    def close(self) -> None:
+        if self.size > 1:
+            dist.destroy_process_group()
 
 
 class Average:

@@ -92,6 +92,7 @@ def train(
     rate: float = 2e-3, name: str = "language", compiled: bool = True, seed: int = 1,
 ) -> None:  # fmt: skip
     """Train for `minutes`, resuming from `out/<name>.pt`; `start` is a shallower phase to grow from."""
+    team = common.Team()
     torch.manual_seed(seed)
     model = new_language(layers)
     patches = WordPatches(model.config.hidden_size)
@@ -111,18 +112,20 @@ def train(
         optim.load_state_dict(state["optim"])
         step, spent = int(state["step"]), float(state["seconds"])
     decoder, encoder = SlotDecoder(model, visual=window**2, compiled=compiled), Encoder(build_tokenizer())
-    rng = random.Random(seed * 1_000_003 + step)
-    torch.manual_seed(seed * 1_000_003 + step)
+    rng = random.Random((seed * 1_000_003 + step) * 64 + team.rank)
+    torch.manual_seed((seed * 1_000_003 + step) * 64 + team.rank)
+    weights = [*model.parameters(), *patches.parameters()]
     journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), common.Average(), time.time()
 
     def keep() -> None:
+        if team.rank:
+            return
         common.save(
             path, model=model.state_dict(), patches=patches.state_dict(), optim=optim.state_dict(),
             layers=layers, step=step, seconds=journal.seconds,
         )  # fmt: skip
 
-    while journal.seconds < minutes * 60:
-        share = journal.seconds / (minutes * 60)
+    while (share := team.agree(journal.seconds / (minutes * 60))) < 1:
         common.set_rate(optim, rate * min(1.0, (step + 1) / 200) * common.cosine(int(share * 1000), 1000, 0, 0.1))
         windows = [random_window(rng, window) for _ in range(batch)]
         scenes = [training_scene(rng, one) for one in windows]
@@ -132,16 +135,18 @@ def train(
         loss, right = step_once(model, patches, decoder, labels, where, questions)
         optim.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_([*model.parameters(), *patches.parameters()], 1.0)
+        team.average_gradients(weights)
+        nn.utils.clip_grad_norm_(weights, 1.0)
         optim.step()
         step += 1
         mean.add(loss=loss.detach(), all=right.float().mean(), **by_kind(right, questions.kinds))
-        if step % 50 == 0:
+        if step % 50 == 0 and team.rank == 0:
             journal.write(step, **mean.take())
         if time.time() - saved > 90:
             keep()
             saved = time.time()
     keep()
+    team.close()
 
 
 def step_once(

@@ -10,7 +10,6 @@ With `RANK` and `WORLD_SIZE` in the environment, processes of one machine share 
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
@@ -67,6 +65,15 @@ class Parts(nn.Module):
         return model.eval()
 
 
+@torch.no_grad()
+def set_scale(parts: Parts, item: Batch) -> None:
+    """Fit the fresh projector's scale to what comes in and to what must go out, which saves it a thousand steps."""
+    states = features(parts.reader.tower, item.images, item.where)[:, 1:]
+    target = parts.words(item.labels, item.where, parts.language.embed_tokens.weight)
+    parts.projector.linear_1.weight.div_(states.pow(2).mean().sqrt())
+    parts.projector.linear_2.weight.mul_(target.pow(2).mean().sqrt() / parts.projector(states).pow(2).mean().sqrt())
+
+
 @dataclass
 class Batch:
     """Pictures (B, 3, side, side) with the labels (B, N) of their cells `where` (B, N), and their questions."""
@@ -96,28 +103,17 @@ def alignment(projected: torch.Tensor, target: torch.Tensor, labels: dict[str, t
     return (each * weight).sum() / (target.pow(2).sum(-1) * weight).sum()
 
 
-def average_gradients(weights: list[nn.Parameter]) -> None:
-    grads = [w.grad for w in weights if w.grad is not None]
-    flat = torch.cat([g.flatten() for g in grads])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for grad, part in zip(grads, flat.split([g.numel() for g in grads])):
-        grad.copy_(part.view_as(grad))
-
-
 def train(
     out: Path, minutes: float, name: str = "pictures", layers: int = 16, tower: str = "tower.pt",
     language: str = "language.pt", start: str | None = None, align_minutes: float = 3.0, window: int = 14,
     batch: int = 16, rate: float = 1e-3, tower_rate: float = 0.0, align_weight: float = 0.1,
-    label_weight: float = 0.1, compiled: bool = True, seed: int = 2,
+    label_weight: float = 0.1, compiled: bool = True, seed: int = 2, journal_every: int = 20,
 ) -> None:  # fmt: skip
     """Train for `align_minutes` the projector alone, then for `minutes` the rest; resumes from `out/<name>.pt`.
 
     `start` continues from another `pictures` phase instead of gathering `tower` and `language`.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1:
-        dist.init_process_group("gloo")
+    team = common.Team()
     path = out / f"{name}.pt"
     state, step, spent = common.load(path), 0, 0.0
     if state is None and start is not None:
@@ -128,7 +124,9 @@ def train(
         if len(parts.language.layers) != layers:
             parts.language = grow(parts.language, layers)
     elif state is None:
+        torch.manual_seed(seed)  # the same projector in every process
         parts = Parts.gather(out / tower, out / language, layers)
+        set_scale(parts, draw_batch(16, window, random.Random(seed), Encoder(build_tokenizer())))
     else:
         parts = Parts(layers)
         parts.load_state_dict(state["parts"])
@@ -143,13 +141,13 @@ def train(
         step, spent = int(state["step"]), float(state["seconds"])
     decoder = SlotDecoder(parts.language, visual=window**2, compiled=compiled)
     see = torch.compile(features, dynamic=False) if compiled else features
-    encoder, rng = Encoder(build_tokenizer()), random.Random((seed * 1_000_003 + step) * 64 + rank)
-    torch.manual_seed(seed + rank)
+    encoder, rng = Encoder(build_tokenizer()), random.Random((seed * 1_000_003 + step) * 64 + team.rank)
+    torch.manual_seed(seed + team.rank)
     journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), common.Average(), time.time()
     weights = [w for group in (optim.param_groups + (slow.param_groups if slow else [])) for w in group["params"]]
 
     def keep() -> None:
-        if rank == 0:
+        if team.rank == 0:
             common.save(
                 path, parts=parts.state_dict(), optim=optim.state_dict(), layers=layers, step=step,
                 seconds=journal.seconds,
@@ -157,10 +155,7 @@ def train(
 
     total = 60 * (align_minutes + minutes)
     while True:
-        clock = torch.tensor([journal.seconds])
-        if world > 1:  # all processes must agree when to stop
-            dist.broadcast(clock, 0)
-        seconds = clock.item()
+        seconds = team.agree(journal.seconds)
         if seconds >= total:
             break
         aligning = seconds < 60 * align_minutes
@@ -196,22 +191,20 @@ def train(
             slow.zero_grad(set_to_none=True)
             common.set_rate(slow, tower_rate * factor)
         loss.backward()
-        if world > 1:
-            average_gradients(weights)
+        team.average_gradients(weights)
         nn.utils.clip_grad_norm_(weights, 1.0)
         optim.step()
         if slow and not aligning:
             slow.step()
         step += 1
         mean.add(**numbers)
-        if rank == 0 and step % 25 == 0:
+        if team.rank == 0 and step % journal_every == 0:
             journal.write(step, **mean.take())
         if time.time() - saved > 90:
             keep()
             saved = time.time()
     keep()
-    if world > 1:
-        dist.destroy_process_group()
+    team.close()
 
 
 def export(out: Path, name: str = "pictures.pt") -> nn.Module:

@@ -16,22 +16,22 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaModel, PreTrainedTokenizerFast
 
-from ..questions import KINDS, Question, ask
+from ..questions import TRAINING_KINDS, Question, ask
 from ..layout import Scene
 
 PREFIX = 2  # <s> USER:
 VISUAL = 196
 SLOT = 11  # longest question with its answer, in tokens
 SLOTS = 12
-WEIGHTS = {"colour": 1.0, "shape": 1.0, "size": 1.0, "count": 2.0, "exist": 1.5, "place": 1.5, "left": 1.5,
-           "nearest": 2.0, "read": 1.2}  # fmt: skip
+WEIGHTS = {"colour": 0.4, "shape": 0.4, "size": 0.4, "count": 1.5, "exist": 0.7, "place": 0.8, "left": 3.0,
+           "nearest": 4.0, "read": 3.0, "right": 2.0, "above": 2.0, "below": 2.0}  # fmt: skip
 COUNT_WEIGHTS = {"0": 0.15, "1": 0.2, "2": 0.3, "3": 0.3, "4": 0.3}
 IGNORE = -100
 
 
 def pick_questions(scene: Scene, rng: random.Random, count: int = SLOTS) -> list[Question]:
     """`count` questions of mixed kinds; closed answers evened out, since a scene has few counts above one."""
-    pools = {kind: ask(scene, kind, rng) for kind in KINDS}
+    pools = {kind: ask(scene, kind, rng) for kind in TRAINING_KINDS}
     pools = {kind: [q for q in pool if not q.held_out] for kind, pool in pools.items()}
     picked: list[Question] = []
     while len(picked) < count:
@@ -78,7 +78,7 @@ class Encoder:
 
 @dataclass
 class SlotBatch:
-    """`inputs`, `targets`: (B, K, SLOT) long; `kinds`: (B, K) long, index into KINDS."""
+    """`inputs`, `targets`: (B, K, SLOT) long; `kinds`: (B, K) long, index into TRAINING_KINDS."""
 
     inputs: torch.Tensor
     targets: torch.Tensor
@@ -88,7 +88,7 @@ class SlotBatch:
 def encode(scenes: list[Scene], encoder: Encoder, rng: random.Random, count: int = SLOTS) -> SlotBatch:
     picked = [pick_questions(scene, rng, count) for scene in scenes]
     pairs = [[encoder(q) for q in row] for row in picked]
-    kinds = [[KINDS.index(q.kind) for q in row] for row in picked]
+    kinds = [[TRAINING_KINDS.index(q.kind) for q in row] for row in picked]
     both = torch.tensor(pairs)
     return SlotBatch(both[:, :, 0], both[:, :, 1], torch.tensor(kinds))
 
@@ -187,5 +187,5 @@ def answer_loss(
 def by_kind(right: torch.Tensor, kinds: torch.Tensor) -> dict[str, float]:
     """Share of right answers of each kind that occurs."""
     return {
-        kind: right[kinds == i].float().mean().item() for i, kind in enumerate(KINDS) if (kinds == i).any()
+        kind: right[kinds == i].float().mean().item() for i, kind in enumerate(TRAINING_KINDS) if (kinds == i).any()
     }

@@ -143,22 +143,29 @@ def new_tower() -> CLIPVisionModel:
 
 def train(
     out: Path, minutes: float, window: int = 7, batch: int = 64, rate: float = 2e-3, compiled: bool = True, seed: int = 0,
+    name: str = "tower", start: str | None = None,
 ) -> None:  # fmt: skip
-    """Train for `minutes` of wall time in all, resuming from `out/tower.pt` where it exists."""
+    """Train for `minutes` of wall time in all, resuming from `out/<name>.pt`, or else starting from `out/<start>`."""
     torch.manual_seed(seed)
     reader = PatchReader(new_tower())
     reader.tower.set_attn_implementation("eager")  # on a processor its backward pass is twice as fast
     optim = common.optimiser([reader], rate)
-    state = common.load(out / "tower.pt")
-    step, spent = 0, 0.0
+    state, step, spent = common.load(out / f"{name}.pt"), 0, 0.0
+    if state is None and start is not None:
+        reader.load_state_dict(common.load(out / start)["reader"])
     if state:
         reader.load_state_dict(state["reader"])
         optim.load_state_dict(state["optim"])
         step, spent = int(state["step"]), float(state["seconds"])
     rng = random.Random(seed * 1_000_003 + step)
-    journal = common.Journal(out / "log.jsonl", "tower", spent)
+    journal = common.Journal(out / "log.jsonl", name, spent)
     forward = torch.compile(reader) if compiled else reader
     mean, saved = common.Average(), time.time()
+
+    def keep() -> None:
+        state = {"reader": reader.state_dict(), "optim": optim.state_dict()}
+        common.save(out / f"{name}.pt", step=step, seconds=journal.seconds, **state)
+
     while journal.seconds < minutes * 60:
         share = journal.seconds / (minutes * 60)
         common.set_rate(optim, rate * min(1.0, (step + 1) / 100) * common.cosine(int(share * 1000), 1000, 0, 0.02))
@@ -180,6 +187,6 @@ def train(
         if step % 50 == 0:
             journal.write(step, **mean.take())
         if time.time() - saved > 90:
-            common.save(out / "tower.pt", reader=reader.state_dict(), optim=optim.state_dict(), step=step, seconds=journal.seconds)
+            keep()
             saved = time.time()
-    common.save(out / "tower.pt", reader=reader.state_dict(), optim=optim.state_dict(), step=step, seconds=journal.seconds)
+    keep()
