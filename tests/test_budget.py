@@ -61,9 +61,6 @@ def test_shares_sum_exactly_and_respect_their_limits(parts, data):
     assert all(a <= x <= c for a, x, c in zip(low, out, caps, strict=True))
 
 
-@pytest.mark.xfail(
-    reason="share_out([1, 1, 2], 3) is [0, 0, 3]: remainders are shared out again", strict=False
-)
 @quick
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=12), st.integers(0, 500))
 def test_without_limits_each_share_is_the_floor_or_ceiling_of_its_proportion(weights, total):

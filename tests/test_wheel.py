@@ -112,7 +112,8 @@ def test_compare_runs_from_the_wheel_alone(installed, tmp_path):
     assert where.is_relative_to(installed.parents[1])
 
     command = installed.parent / "tokenprune"
-    printed = there(command, "compare", "--methods", "uniform,flashvlm", "--keep", "0.25", "--repeats", "0")
+    little = ("--methods", "uniform,flashvlm", "--keep", "0.25", "--repeats", "0", "--max-new-tokens", "4")
+    printed = there(command, "compare", *little)
     assert re.search(r"^method +keep +visual tokens", printed, re.M), printed
     assert re.search(r"^uniform +(0.25|25)", printed, re.M) and re.search(r"^flashvlm +", printed, re.M), (
         printed

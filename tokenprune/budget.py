@@ -39,23 +39,26 @@ def share_out(weights: Sequence[float], total: int, caps: Sequence[int] | None =
     """
     parts = len(weights)
     limit = list(caps) if caps is not None else [total] * parts
-    low = [min(least, c) for c in limit]
-    if not sum(low) <= total <= sum(limit):
-        raise BudgetError(f"cannot share {total} over {parts} parts holding {sum(low)} to {sum(limit)}")
-    out = list(low)
+    out = [min(least, cap) for cap in limit]
+    if not sum(out) <= total <= sum(limit):
+        raise BudgetError(f"cannot share {total} over {parts} parts holding {sum(out)} to {sum(limit)}")
     open_parts = [i for i in range(parts) if out[i] < limit[i]]
-    left = total - sum(out)
-    while left > 0:
+    while (left := total - sum(out)) > 0:
         mass = sum(max(weights[i], 0.0) for i in open_parts)
         ideal = {i: left * (max(weights[i], 0.0) / mass if mass > 0 else 1 / len(open_parts)) for i in open_parts}
-        add = {i: min(math.floor(ideal[i]), limit[i] - out[i]) for i in open_parts}
-        if sum(add.values()) == 0:  # only remainders are left: one each, largest first
-            for i in sorted(open_parts, key=lambda i: (-ideal[i], i))[:left]:
-                add[i] = 1
-        for i, a in add.items():
-            out[i] += a
+        full = [i for i in open_parts if ideal[i] >= limit[i] - out[i]]
+        if full and len(full) < len(open_parts):  # fill these, share what is left over the others afresh
+            for i in full:
+                out[i] = limit[i]
+            open_parts = [i for i in open_parts if i not in full]
+            continue
+        whole = {i: math.floor(ideal[i] + 1e-9) for i in open_parts}
+        for i in open_parts:
+            out[i] += whole[i]
         left = total - sum(out)
-        open_parts = [i for i in open_parts if out[i] < limit[i]]
+        for i in sorted(open_parts, key=lambda i: (whole[i] - ideal[i], i))[:left]:
+            out[i] += 1
+        break
     return out
 
 

@@ -70,7 +70,7 @@ class PatchHandle:
 
     def question(self, text: str | Tensor | None) -> None:
         """Set the question that query-aware methods read, as text or token ids; None: find it in the prompt again."""
-        self._engine.question.fixed = text
+        self._engine.question.set(text)
 
     def recipe(self) -> Recipe:
         """The methods and hyper-parameters of this patch, ready to be saved."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .app import console
@@ -17,7 +18,6 @@ PATIENCE = 2.0
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """Gives a function to call with (done, total, what); the bar goes to stderr and leaves nothing behind."""
-    start = time.monotonic()
     bar = Progress(
         TextColumn(title),
         BarColumn(bar_width=30),
@@ -26,23 +26,32 @@ def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
         TextColumn("[dim]{task.description}"),
         console=console(stderr=True),
         transient=True,
+        refresh_per_second=2,  # drawing takes time from what is measured
     )
     task = bar.add_task("", total=1)
-    shown = False
+    over, lock = threading.Event(), threading.Lock()
+
+    def appear() -> None:
+        with lock:
+            if not over.is_set():
+                bar.start()
+
+    # A thread, because loading a model reports nothing until it is done.
+    timer = threading.Timer(PATIENCE, appear)
+    timer.daemon = True
+    timer.start()
 
     def tick(done: int, total: int, what: str) -> None:
-        nonlocal shown
-        if not shown and time.monotonic() - start > PATIENCE:
-            bar.start()
-            shown = True
         short = what if len(what) <= 48 else what[:45] + "..."
-        bar.update(task, completed=done, total=total, description=short.replace("[", r"\["))
+        bar.update(task, completed=done, total=total, description=escape(short))
 
     try:
         yield tick
     finally:
-        if shown:
-            bar.stop()
+        timer.cancel()
+        with lock:
+            over.set()
+        bar.stop()
 
 
 def hush() -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ..bench.machine import machine, versions
-from ..bench.timer import CLOCK, Ratio, abba, clock_for, quiet
+from ..bench.timer import Ratio, abba, clock_for, quiet
 from ..errors import InputError, TokenPruneError
 from ..patching import patch_model
 from .examples import Example
@@ -70,7 +70,7 @@ def compare(
             "order": "A B B A, A = unpruned, B = pruned, one process",
             "timed_examples": timed,
             "decoded_tokens": DECODED,
-            "clock": CLOCK if device.type == "cpu" else "wall clock after synchronisation",
+            "clock": clock_for(device, threads)[1],
             "prefill": "from the call of generate to the first token: vision tower, selection and prompt",
             "decode": "mean gap between generated tokens after the first",
         },
@@ -217,7 +217,7 @@ def _time(
 @torch.no_grad()
 def _measure(chat: Chat, inputs: dict[str, Any]) -> tuple[float, float]:
     """(seconds to the first token, seconds of one decode step) of one `generate`."""
-    clock = clock_for(chat.device)
+    clock, _ = clock_for(chat.device, torch.get_num_threads())
     stamps = _Stamps(clock)
     start = clock()
     chat.model.generate(

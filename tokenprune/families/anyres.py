@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from . import family
 from .base import Call, Family, fill_newlines
@@ -93,4 +94,4 @@ class LlavaOneVision(AnyRes):
             return super().spread(composite, modality, call, patches, shapes)
         pooled = composite.apply_pooling(patches)  # type: ignore[operator]
         videos = pooled.reshape(len(shapes), -1, pooled.shape[-1])
-        return [torch.cat([v, v[-shapes[0].grid[2] :].mean(0, keepdim=True)]) for v in videos]  # type: ignore[index]
+        return [fill_newlines(F.pad(v, (0, 0, 0, 1)), s) for v, s in zip(videos, shapes)]

@@ -100,13 +100,11 @@ def pool_to_grid(patches: Tensor, n: int) -> Tensor:
 
 def fill_newlines(values: Tensor, shape: Shape) -> Tensor:
     """(n, C) with NaN at newlines -> the same with the mean of the row that each newline ends."""
-    missing = values.isnan().any(dim=1)
-    clean = torch.where(missing[:, None], 0.0, values)
-    group = missing.long().cumsum(0) - missing.long()  # a newline belongs to the row it closes
-    groups = int(shape.coords[:, 3].lt(0).sum()) + 1
-    start = (shape.coords[:, 0] == 0).sum() if shape.grid is None else 0
-    base = torch.arange(values.shape[0], device=values.device) < start  # the thumbnail is no part of the first row
-    weight = (~missing & ~base).to(values.dtype)
-    total = values.new_zeros(groups, values.shape[1]).index_add_(0, group, clean * weight[:, None])
-    count = values.new_zeros(groups).index_add_(0, group, weight).clamp(min=1)
-    return torch.where(missing[:, None], (total / count[:, None])[group], clean)
+    newline = shape.coords[:, 3] < 0
+    before = torch.where(newline, 0, torch.arange(shape.n)).cummax(0).values  # a newline's row is that of its left
+    row = shape.coords[before, :3].unique_consecutive(dim=0, return_inverse=True)[1].to(values.device)
+    newline = newline.to(values.device)
+    clean = values.masked_fill(newline[:, None], 0)
+    total = torch.zeros_like(clean).index_add_(0, row, clean)
+    count = values.new_zeros(shape.n).index_add_(0, row, (~newline).to(values.dtype))
+    return torch.where(newline[:, None], (total / count.clamp(min=1)[:, None])[row], clean)

@@ -215,10 +215,10 @@ class Engine:
         self._fates = cuts.start(step.layout)
         step.question = None
         if self.needs_text and step.layout.segments:
-            if bool(step.layout.visual[:, -1].any()):
+            if self.question.fixed is None and bool(step.layout.visual[:, -1].any()):
                 raise PatchError(
                     "the input ends inside an image, before the question that this method reads; raise "
-                    "prefill_chunk_size, or use a method that does not look at the question"
+                    "prefill_chunk_size, set handle.question(...), or use a method that does not look at the question"
                 )
             embed = self.parts.composite.get_input_embeddings()
             padding = _padding(call.get("attention_mask"), ids.shape[1])

@@ -84,20 +84,19 @@ class Layout:
     visual: Tensor  # (B, L) bool, on the CPU
     batch: int
     length: int
+    images_seen: list[int] = field(default_factory=list)  # of each row so far, for the next turn
+
+    def __post_init__(self) -> None:
+        self.images_seen = [0] * self.batch
 
     def number_after(self, seen: Sequence[int]) -> None:
         """Count images on from the `seen` ones of each row's earlier turns; beams share their prompt's number."""
         if seen and self.batch % len(seen) == 0:
-            for segment in self.segments:
-                segment.ordinal += seen[segment.row * len(seen) // self.batch]
-
-    @property
-    def images_seen(self) -> list[int]:
-        """Images of each row so far, for the next turn."""
-        last = [0] * self.batch
+            self.images_seen = [n for n in seen for _ in range(self.batch // len(seen))]
         for segment in self.segments:
-            last[segment.row] = max(last[segment.row], segment.ordinal + 1)
-        return last
+            segment.ordinal += self.images_seen[segment.row]
+        for segment in self.segments:
+            self.images_seen[segment.row] += 1
 
 
 def find_layout(

@@ -34,14 +34,17 @@ class QuestionFinder:
             return "the latest user turn, by the chat template"
         return "every non-special text token after the last image or, if none, before the first one"
 
+    def set(self, question: str | Tensor | None) -> None:
+        """Fix the question as text or token ids; None: look for it in the prompt again."""
+        if isinstance(question, str) and self.tokenizer is None:
+            raise InputError("handle.question(text) needs patch_model(..., processor=...); or give it token ids")
+        self.fixed = question
+
     def fixed_ids(self) -> Tensor | None:
         """(1, T) token ids set by hand, or None."""
         if self.fixed is None or isinstance(self.fixed, Tensor):
             return self.fixed if self.fixed is None else self.fixed.reshape(1, -1)
-        if self.tokenizer is None:
-            raise InputError("handle.question(text) needs patch_model(..., processor=...); or give it token ids")
-        ids = self.tokenizer(self.fixed, add_special_tokens=False)["input_ids"]
-        return torch.tensor([ids])
+        return torch.tensor([self.tokenizer(self.fixed, add_special_tokens=False)["input_ids"]])
 
     def find(self, ids: Tensor, layout: Layout, padding: Tensor | None) -> BoolTensor:
         """(B, L) mask of the question's tokens. `ids` on the CPU; `padding` (B, L) is True at real tokens."""
@@ -68,8 +71,9 @@ class QuestionFinder:
         """The question of each row as a string; needs a processor."""
         if self.tokenizer is None:
             return None
-        if isinstance(self.fixed, str):
-            return [self.fixed] * ids.shape[0]
+        if self.fixed is not None:
+            text = self.fixed if isinstance(self.fixed, str) else self.tokenizer.decode(self.fixed.flatten())
+            return [text] * ids.shape[0]
         return [self.tokenizer.decode(row[m]) for row, m in zip(ids, mask)]
 
     def _turn(self, ids: Tensor) -> tuple[int, int] | None:

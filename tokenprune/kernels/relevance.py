@@ -23,7 +23,8 @@ def word_pool(cosines: Tensor, mask: Tensor | None, tau: float) -> Tensor:
     """
     if mask is None:
         return ((cosines / tau).softmax(2) * cosines).sum(2)
-    logits = (cosines / tau).masked_fill(~mask.unsqueeze(1), torch.finfo(cosines.dtype).min)  # -inf would give NaN
+    lowest = torch.finfo(cosines.dtype).min  # -inf would make NaN of a row without words
+    logits = (cosines / tau).masked_fill(~mask.unsqueeze(1), lowest)
     pooled = (logits.softmax(2) * cosines).sum(2)
     return pooled * mask.any(1, keepdim=True)
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .layout import LETTER, PATCH, SIDE, Box, Scene
+from .layout import LETTER, PATCH, SIDE, Box, Scene, Thing
+from .relations import beside, nearest
 from .vocabulary import COLOURS, LETTERS, SHAPES, SIZES
 
 GRID = SIDE // PATCH
@@ -117,6 +118,8 @@ class PatchLabels:
 
     `colour`, `shape`, `size`, `letter`: 1 + index into the vocabulary, 0 for none, `UNSURE` for a sliver.
     `centre`: 1 where a thing's centre lies, which is what makes things countable.
+    `left_*`, `near_*`: of the thing to the left of this patch's thing, and of the one nearest to it; `UNSURE`
+    where that is a matter of taste.
     """
 
     colour: np.ndarray
@@ -124,6 +127,10 @@ class PatchLabels:
     size: np.ndarray
     letter: np.ndarray
     centre: np.ndarray
+    left_colour: np.ndarray
+    left_shape: np.ndarray
+    near_colour: np.ndarray
+    near_shape: np.ndarray
 
 
 @functools.lru_cache(maxsize=None)
@@ -132,25 +139,31 @@ def _coverage(shape: str, radius: int) -> np.ndarray:
     return np.asarray(_stamp(shape, radius).reduce(SCALE)) > 127
 
 
+def _neighbour(other: Thing | None, plain: bool) -> tuple[int, int]:
+    """Labels of a neighbour's colour and shape."""
+    if not plain:
+        return UNSURE, UNSURE
+    return (0, 0) if other is None else (_COLOUR_INDEX[other.colour] + 1, _SHAPE_INDEX[other.shape] + 1)
+
+
 def label_patches(scene: Scene) -> PatchLabels:
     """The labels the tower is taught, from geometry alone (no picture is drawn)."""
-    colour, shape, size, letter, centre = (np.zeros((GRID, GRID), np.int8) for _ in range(5))
+    colour, shape, size, letter, centre, *around = (np.zeros((GRID, GRID), np.int8) for _ in range(9))
     most = np.zeros((GRID, GRID), np.int32)  # pixels of the thing that covers a patch most
     for thing in scene.things:
-        left, top, _, _ = thing.box
+        x0, y0, _, _ = thing.box
         rows, columns = np.nonzero(_coverage(thing.shape, thing.radius))
-        cells = (rows + top) // PATCH * GRID + (columns + left) // PATCH
+        cells = (rows + y0) // PATCH * GRID + (columns + x0) // PATCH
         pixels = np.bincount(cells, minlength=GRID * GRID).reshape(GRID, GRID)
         middle = (thing.y // PATCH, thing.x // PATCH)
         pixels[middle] = PATCH * PATCH  # a ring's centre shows nothing of it, yet it is the ring's centre
         wins = pixels > most
         sure = pixels >= 24
-        for array, index in (
-            (colour, _COLOUR_INDEX[thing.colour]),
-            (shape, _SHAPE_INDEX[thing.shape]),
-            (size, _SIZE_INDEX[thing.size]),
-        ):
-            array[wins & sure] = index + 1
+        names = _COLOUR_INDEX[thing.colour], _SHAPE_INDEX[thing.shape], _SIZE_INDEX[thing.size]
+        left, near = beside(scene.things, thing, "left"), nearest(scene.things, thing)
+        values = [index + 1 for index in names] + [*_neighbour(*left), *_neighbour(*near)]
+        for array, value in zip((colour, shape, size, *around), values):
+            array[wins & sure] = value
             array[wins & ~sure] = UNSURE
         most = np.maximum(most, pixels)
         centre[middle] = 1
@@ -161,4 +174,4 @@ def label_patches(scene: Scene) -> PatchLabels:
         row = (top + LETTER // 2) // PATCH
         for k, character in enumerate(scene.word.text):
             letter[row, (left + k * LETTER + LETTER // 2) // PATCH] = LETTERS.index(character) + 1
-    return PatchLabels(colour, shape, size, letter, centre)
+    return PatchLabels(colour, shape, size, letter, centre, *around)

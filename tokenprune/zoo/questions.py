@@ -7,13 +7,13 @@ sizes, ...) are balanced exactly in the suites, so that guessing does not pay.
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .layout import SIDE, Box, Scene, Thing
+from .relations import beside, nearest
 from .vocabulary import COLOURS, HELD_OUT_PAIRS, HELD_OUT_WORDS, PLACES, SHAPES, SIZES
 
 MOST = 4  # the largest count that is asked for
@@ -105,25 +105,13 @@ def _place(scene: Scene, _: random.Random) -> Iterator[Question]:
             yield Question("place", f"where is the {thing.name}?", place, (thing.box,), (thing.name,))
 
 
-#: Side -> (what is "that way", what is "across") as multiples of (dx, dy).
-_SIDES = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
-
-
 def _beside(side: str) -> Callable[[Scene, random.Random], Iterator[Question]]:
-    """Asks for the one thing on that side, within 80 pixels and level with it, where no other could be meant."""
-    along_x, along_y = _SIDES[side]
     words = f"{side} of" if side in ("left", "right") else side
 
     def asker(scene: Scene, _: random.Random) -> Iterator[Question]:
         for thing in _unique(scene.things, lambda t: t.pair):
-            around = []
-            for other in scene.things:
-                dx, dy = other.x - thing.x, other.y - thing.y
-                around.append((dx * along_x + dy * along_y, abs(dx * along_y + dy * along_x), other))
-            clear = [o for ahead, off, o in around if 0 < ahead <= 80 and off <= 14]
-            possible = [o for ahead, off, o in around if 0 < ahead <= 100 and off <= 34]
-            if len(clear) == 1 and len(possible) == 1:
-                other = clear[0]
+            other, plain = beside(scene.things, thing, side)
+            if plain and other is not None:
                 text = f"what is {words} the {thing.name}?"
                 yield Question(side, text, other.name, (thing.box, other.box), (thing.name, other.name))
 
@@ -131,11 +119,9 @@ def _beside(side: str) -> Callable[[Scene, random.Random], Iterator[Question]]:
 
 
 def _nearest(scene: Scene, _: random.Random) -> Iterator[Question]:
-    """The nearest thing, where it is within 64 pixels and the next one is half as far again."""
     for thing in _unique(scene.things, lambda t: t.pair):
-        others = [(math.dist((thing.x, thing.y), (o.x, o.y)), o) for o in scene.things if o is not thing]
-        (first, other), (second, _other) = sorted(others, key=lambda pair: pair[0])[:2]
-        if first <= 64 and second >= 1.5 * first:
+        other, plain = nearest(scene.things, thing)
+        if plain:
             text = f"what is nearest to the {thing.name}?"
             yield Question("nearest", text, other.name, (thing.box, other.box), (thing.name, other.name))
 

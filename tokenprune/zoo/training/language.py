@@ -9,6 +9,7 @@ word " circle", which is what text-guided pruning relies on.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from pathlib import Path
@@ -22,7 +23,19 @@ from ..drawing import label_patches
 from ..vocabulary import COLOURS, LETTERS, SHAPES, SIZES
 from . import common
 from .slots import Encoder, SlotBatch, SlotDecoder, answer_loss, by_kind, encode
-from .tower import cells, random_window, stack_labels, training_scene
+from .tower import RELATIONS, cells, random_window, stack_labels, training_scene
+
+
+def smooth_places(width: int, size: float = 0.5, waves: int = 3) -> torch.Tensor:
+    """(14, width): half waves along a side of the grid, each in a direction of its own.
+
+    Neighbouring rows then lie near each other, so that "left of" and "nearest" can be learnt as shifts instead of
+    as a table of all pairs of places.
+    """
+    steps = (torch.arange(14.0) + 0.5) * math.pi / 14
+    parts = [wave(k * steps) for k in range(1, waves + 1) for wave in (torch.sin, torch.cos)]
+    directions = nn.functional.normalize(torch.randn(len(parts), width), dim=-1)
+    return size * torch.stack(parts, 1) @ directions
 
 
 class WordPatches(nn.Module):
@@ -41,6 +54,9 @@ class WordPatches(nn.Module):
             table = torch.tensor([0, *tokenizer.convert_tokens_to_ids(tokens)])
             self.register_buffer(name, table, persistent=False)
         self.fields = tuple(ids)
+        self.embed_neighbours = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(count + 1, width) * 0.06) for name, count in RELATIONS.items()}
+        )
         self.position_rows = nn.Parameter(torch.randn(14, width) * 0.07)
         self.position_columns = nn.Parameter(torch.randn(14, width) * 0.07)
         self.embed_centre = nn.Parameter(torch.randn(width) * 0.1)
@@ -63,6 +79,9 @@ class WordPatches(nn.Module):
                 shown = shown & ((torch.rand(shown.shape) >= drop) | (labels["centre"] > 0))
             words = embedding[getattr(self, name)[labels[name].clamp(min=0)]]
             total = total + words * shown[..., None]
+        for name, table in self.embed_neighbours.items():
+            shown = labels[name] > 0
+            total = total + table[labels[name].clamp(min=0)] * shown[..., None]
         total = total + self.embed_centre * (labels["centre"] > 0)[..., None]
         return total + self.embed_empty * empty[..., None]
 
@@ -88,10 +107,10 @@ def grow(model: LlamaModel, layers: int) -> LlamaModel:
 
 
 def train(
-    out: Path, minutes: float, layers: int = 4, start: Path | None = None, window: int = 7, batch: int = 32,
-    rate: float = 2e-3, name: str = "language", compiled: bool = True, seed: int = 1,
+    out: Path, minutes: float, layers: int = 4, start: str | None = None, window: int = 7, batch: int = 32,
+    rate: float = 2e-3, name: str = "language", compiled: bool = True, seed: int = 1, add_smooth: bool = False,
 ) -> None:  # fmt: skip
-    """Train for `minutes`, resuming from `out/<name>.pt`; `start` is a shallower phase to grow from."""
+    """Train for `minutes`, resuming from `out/<name>.pt`; `start` is a phase to continue, or to grow, from."""
     team = common.Team()
     torch.manual_seed(seed)
     model = new_language(layers)
@@ -99,11 +118,15 @@ def train(
     path = out / f"{name}.pt"
     state, step, spent = common.load(path), 0, 0.0
     if state is None and start is not None:
-        earlier = common.load(start)
+        earlier = common.load(out / f"{start}.pt")
         short = new_language(int(earlier["layers"]))
         short.load_state_dict(earlier["model"])
         model = grow(short, layers)
-        patches.load_state_dict(earlier["patches"])
+        patches.load_state_dict(earlier["patches"], strict=False)
+        if add_smooth:
+            with torch.no_grad():
+                patches.position_rows += smooth_places(model.config.hidden_size)
+                patches.position_columns += smooth_places(model.config.hidden_size)
     optim = common.optimiser([model, patches], rate)
     if state is not None:
         model.load_state_dict(state["model"])

@@ -104,8 +104,8 @@ def alignment(projected: torch.Tensor, target: torch.Tensor, labels: dict[str, t
 
 
 def train(
-    out: Path, minutes: float, name: str = "pictures", layers: int = 16, tower: str = "tower.pt",
-    language: str = "language.pt", start: str | None = None, align_minutes: float = 3.0, window: int = 14,
+    out: Path, minutes: float, name: str = "pictures", layers: int = 16, tower: str = "tower14",
+    language: str = "language14", start: str | None = None, align_minutes: float = 3.0, window: int = 14,
     batch: int = 16, rate: float = 1e-3, tower_rate: float = 0.0, align_weight: float = 0.1,
     label_weight: float = 0.1, compiled: bool = True, seed: int = 2, journal_every: int = 20,
 ) -> None:  # fmt: skip
@@ -117,7 +117,7 @@ def train(
     path = out / f"{name}.pt"
     state, step, spent = common.load(path), 0, 0.0
     if state is None and start is not None:
-        earlier = common.load(out / start)
+        earlier = common.load(out / f"{start}.pt")
         parts = Parts(int(earlier["layers"]))
         parts.load_state_dict(earlier["parts"])
         align_minutes = 0.0
@@ -125,7 +125,7 @@ def train(
             parts.language = grow(parts.language, layers)
     elif state is None:
         torch.manual_seed(seed)  # the same projector in every process
-        parts = Parts.gather(out / tower, out / language, layers)
+        parts = Parts.gather(out / f"{tower}.pt", out / f"{language}.pt", layers)
         set_scale(parts, draw_batch(16, window, random.Random(seed), Encoder(build_tokenizer())))
     else:
         parts = Parts(layers)
@@ -207,12 +207,9 @@ def train(
     team.close()
 
 
-def export(out: Path, name: str = "pictures.pt") -> nn.Module:
+def assemble_from(path: Path) -> nn.Module:
     """The trained model of a `pictures` file as a stock `LlavaForConditionalGeneration`, float32."""
-    state = common.load(out / name)
+    state = common.load(path)
     parts = Parts(int(state["layers"]))
     parts.load_state_dict(state["parts"])
     return parts.assemble()
-
-
-

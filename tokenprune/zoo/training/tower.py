@@ -30,6 +30,8 @@ VISUAL = GRID * GRID
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 FIELDS = {"colour": len(COLOURS), "shape": len(SHAPES), "size": len(SIZES), "letter": len(LETTERS), "centre": 1}
+RELATIONS = {"left_colour": len(COLOURS), "left_shape": len(SHAPES), "near_colour": len(COLOURS), "near_shape": len(SHAPES)}
+FIELDS |= RELATIONS
 
 
 WHOLE: Box = (0, 0, SIDE, SIDE)
@@ -145,14 +147,14 @@ def train(
     out: Path, minutes: float, window: int = 7, batch: int = 64, rate: float = 2e-3, compiled: bool = True, seed: int = 0,
     name: str = "tower", start: str | None = None,
 ) -> None:  # fmt: skip
-    """Train for `minutes` of wall time in all, resuming from `out/<name>.pt`, or else starting from `out/<start>`."""
+    """Train for `minutes` of wall time in all, resuming from `out/<name>.pt`, or else from phase `start`."""
     torch.manual_seed(seed)
     reader = PatchReader(new_tower())
     reader.tower.set_attn_implementation("eager")  # on a processor its backward pass is twice as fast
     optim = common.optimiser([reader], rate)
     state, step, spent = common.load(out / f"{name}.pt"), 0, 0.0
     if state is None and start is not None:
-        reader.load_state_dict(common.load(out / start)["reader"])
+        reader.load_state_dict(common.load(out / f"{start}.pt")["reader"], strict=False)
     if state:
         reader.load_state_dict(state["reader"])
         optim.load_state_dict(state["optim"])

@@ -1,0 +1,119 @@
+"""Every registered method on three models against references that know only what the report says was kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.tiny.models import FAMILIES
+from tests.tiny.processors import build_processor
+from tests.tiny.reference import reference_generate, reference_prefill
+from tokenprune import get_method, list_methods, patch_model
+from tokenprune.budget import count
+from tokenprune.kernels import grid_cells
+
+STAGE_0 = [name for name in list_methods() if get_method(name).stage != "decode"]
+MODELS = [("llava", "batch"), ("qwen2_5_vl", "mixed_batch"), ("llava_onevision", "video_batch")]
+KEEP = 0.4
+
+
+@pytest.fixture(autouse=True)
+def _no_grad():
+    with torch.no_grad():
+        yield
+
+
+def dropped_of(report, family, inputs: dict) -> torch.Tensor:
+    """(B, L) from the kept indices of the report."""
+    dropped = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+    places = [(r, where) for r, row in enumerate(family.visual_positions(inputs)) for where in row]
+    for image, (row, where) in zip(report.images, places, strict=True):
+        assert image.row == row and image.before == len(where)
+        dropped[row, where] = True
+        dropped[row, where[image.kept]] = False
+    return dropped
+
+
+@pytest.mark.parametrize("name,kind", MODELS)
+@pytest.mark.parametrize("method", STAGE_0)
+def test_every_method_runs_and_equals_the_reference(method, name, kind):
+    family, reducer = FAMILIES[name], get_method(method, keep=KEEP)
+    model, inputs = family.build(), family.inputs(kind)
+    processor = build_processor(name) if name != "llava_onevision" else None
+    with patch_model(model, reducer, processor) as handle:
+        got = model(**inputs).logits
+        first = handle.report
+        out = model.generate(
+            **inputs, max_new_tokens=3, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+        report = handle.report
+    assert [i.kept for i in report.images] == [i.kept for i in first.images]
+    layers = len(report.images[0].per_layer)
+    for image in report.images:
+        assert image.after == len(image.kept)
+        if reducer.exact:
+            assert image.after == reducer.num_kept(image.before, layers)
+            if reducer.stage == "input":
+                assert image.after == count(KEEP, image.before)
+    dropped = dropped_of(report, family, inputs)
+    kept = inputs["attention_mask"].bool() & ~dropped
+    assert torch.isfinite(got[kept]).all() and all(torch.isfinite(step).all() for step in out.logits)
+    merges = any(i.owner is not None and (i.owner >= 0).sum() > i.after for i in report.images)
+    cuts = reducer.cut_layers(layers)
+    if merges or len(cuts) != 1:
+        return  # what was kept does not say all; merging has a reference of its own below
+    wanted = reference_prefill(model, inputs, dropped, cuts[0])
+    assert float((got - wanted).abs().amax(-1)[kept].max() / wanted.abs().max()) < 1e-4
+    tokens, steps = reference_generate(model, inputs, dropped, cuts[0], steps=3)
+    assert torch.equal(out.sequences[:, -3:], tokens)
+    assert max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(out.logits, steps)) < 1e-4
+
+
+def pooled(values: torch.Tensor, coords: torch.Tensor, keep: int) -> tuple[torch.Tensor, list[int]]:
+    """(n, D) with the mean of each cell in its slot, token by token; and the slots."""
+    cell, slot, weight = grid_cells(coords, keep)
+    out = torch.zeros_like(values)
+    for c, place in enumerate(slot.tolist()):
+        members = [i for i in range(len(values)) if cell[i] == c and weight[i] > 0]
+        out[place] = sum(values[i] for i in members) / len(members)
+    return out, sorted(slot.tolist())
+
+
+@pytest.mark.parametrize("name,kind", [
+    ("llava", "batch"), ("qwen2_5_vl", "mixed_batch"), ("qwen3_vl", "single"), ("qwen3_vl", "mixed_batch"),
+    ("llava_next", "multi"), ("llava_onevision", "mixed_batch"),
+])  # fmt: skip
+def test_pool_equals_merging_by_hand(name, kind, monkeypatch):
+    """The towers' outputs merged by hand, DeepStack levels too, under an unpatched model that masks the rest."""
+    family = FAMILIES[name]
+    model, inputs = family.build(), family.inputs(kind)
+    with patch_model(model, "pool", keep=KEEP) as handle:
+        got = model(**inputs).logits
+        report = handle.report
+    images = {k: [i for i in report.images if i.kind == k] for k in ("image", "video")}
+    dropped = dropped_of(report, family, inputs)
+
+    def merged(features, kind):
+        parts = list(features.split([i.before for i in images[kind]]) if features.dim() == 2 else features)
+        done = [pooled(f, i.coords, i.after) for f, i in zip(parts, images[kind], strict=True)]
+        assert [slots for _, slots in done] == [i.kept for i in images[kind]]
+        out = [values for values, _ in done]
+        return torch.cat(out) if isinstance(features, torch.Tensor) and features.dim() == 2 else out
+
+    def wrap(original, kind):
+        def encode(*args, **kwargs):
+            output = original(*args, **kwargs)
+            output.pooler_output = merged(output.pooler_output, kind)
+            if getattr(output, "deepstack_features", None) is not None:
+                output.deepstack_features = [merged(level, kind) for level in output.deepstack_features]
+            return output
+
+        return encode
+
+    base = model.model
+    encoders = {k: getattr(base, f"get_{k}_features") for k in images if hasattr(base, f"get_{k}_features")}
+    for kind_, encode in encoders.items():
+        monkeypatch.setattr(base, f"get_{kind_}_features", wrap(encode, kind_))
+    wanted = reference_prefill(model, inputs, dropped)
+    kept = inputs["attention_mask"].bool() & ~dropped
+    assert float((got - wanted).abs().amax(-1)[kept].max() / wanted.abs().max()) < 1e-4

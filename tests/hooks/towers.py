@@ -1,0 +1,185 @@
+"""What a method should be shown of the vision tower, worked out from the unpatched eager model, family by family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.tiny.models import FAMILIES
+from tests.tiny.reference import eager
+
+BLOCK = {"llava": 1, "vipllava": 2, "llava_next": 1, "qwen2_vl": 2, "qwen2_5_vl": 3, "qwen3_vl": 3, "glm4v": 2}
+"""The block whose output the model reads (its last full one); 1, the last one, in the other towers."""
+
+TOWERS = ("vision_tower", "visual", "vision_model")
+PROJECTORS = ("multi_modal_projector", "connector", "visual.merger")
+CLS = ("llava", "vipllava", "llava_next", "internvl")
+
+
+def find(model, names) -> torch.nn.Module:
+    for name in names:
+        if name.split(".")[0] in dict(model.model.named_children()):
+            return model.model.get_submodule(name)
+    raise LookupError(names)
+
+
+def blocks(tower) -> torch.nn.ModuleList:
+    """The one list of equal blocks (Qwen3's list of DeepStack mergers is shorter)."""
+    lists = [m for m in tower.modules() if isinstance(m, torch.nn.ModuleList)]
+    return max(lists, key=len)
+
+
+def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]:
+    """Attention weights (heads, P, P) of each picture or frame at the right block, and the projector's inputs."""
+    weights, features = [], []
+    block = blocks(find(model, TOWERS))[BLOCK.get(name, 1)]
+
+    def standard(module, args, output):
+        weights.extend(output[1])  # one (heads, P, P) per picture
+
+    def packed(module, args, kwargs, output):
+        """Qwen's attention returns no weights: again from its own projections, frame by frame."""
+        hidden = args[0] if args else kwargs["hidden_states"]
+        q, k, _ = module.qkv(hidden).reshape(len(hidden), 3, module.num_heads, -1).permute(1, 2, 0, 3)
+        cos, sin = (t.float() for t in kwargs["position_embeddings"])
+
+        def rotate(x):
+            first, second = x.chunk(2, -1)
+            return x * cos + torch.cat([-second, first], -1) * sin
+
+        q, k = rotate(q), rotate(k)
+        bounds = kwargs["cu_seqlens"].tolist()
+        for a, b in zip(bounds, bounds[1:]):
+            logits = q[:, a:b] @ k[:, a:b].transpose(1, 2) * q.shape[-1] ** -0.5
+            weights.append(logits.softmax(-1))
+
+    if hasattr(block, "attn"):
+        hooks = [block.attn.register_forward_hook(packed, with_kwargs=True)]
+    else:
+        attention = next(m for n, m in block.named_modules() if n in ("self_attn", "attention"))
+        hooks = [attention.register_forward_hook(standard)]
+    if name == "glm4v":
+        projector = model.model.visual.downsample
+    else:
+        projector = find(model, PROJECTORS)
+    hooks.append(projector.register_forward_pre_hook(lambda m, args: features.append(args[0])))
+    try:
+        with eager(model):
+            model(**inputs, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return weights, features
+
+
+def received(weights: Tensor, cls: bool) -> Tensor:
+    """(P,) the class token's row where there is one, else what each patch receives on average."""
+    return weights.mean(0)[0, 1:] if cls else weights.mean((0, 1))
+
+
+def halved(values: Tensor, h: int, w: int) -> Tensor:
+    """(h w, C) -> the mean of every 2 x 2 cell, in raster order."""
+    return torch.stack([
+        torch.stack([values[(y + dy) * w + x + dx] for dy in (0, 1) for dx in (0, 1)]).mean(0)
+        for y in range(0, h, 2)
+        for x in range(0, w, 2)
+    ])  # fmt: skip
+
+
+def with_newlines(rows: Tensor) -> Tensor:
+    """(h, w, C) -> (h (w + 1), C): behind each row its mean."""
+    return torch.cat([rows, rows.mean(1, keepdim=True)], 1).flatten(0, 1)
+
+
+def anyres(crops: Tensor, size: tuple[int, int], several: bool) -> Tensor:
+    """(3, 9, C) crops -> the tokens of one LLaVA-NeXT picture of the sizes that the tiny prompts use."""
+    base = crops[0]
+    if several:  # OneVision: no crops; the newline closes the last row
+        return torch.cat([base, base[-3:].mean(0, keepdim=True)])
+    left, right = crops[1].unflatten(0, (3, 3)), crops[2].unflatten(0, (3, 3))
+    if size == (20, 40):  # two crops side by side
+        return torch.cat([base, with_newlines(torch.cat([left, right], 1))])
+    assert size == (60, 10)  # one above the other, padded at both sides: the middle column is left
+    return torch.cat([base, with_newlines(torch.cat([left, right], 0)[:, 1:2])])
+
+
+def video_frames(patches: Tensor) -> Tensor:
+    """(5, 9, C) -> OneVision's 2 x 2 tokens a frame and one newline."""
+    frames = F.interpolate(patches.unflatten(1, (3, 3)).permute(0, 3, 1, 2), (2, 2), mode="bilinear")
+    tokens = frames.permute(0, 2, 3, 1).flatten(0, 2)
+    return torch.cat([tokens, tokens[-2:].mean(0, keepdim=True)])
+
+
+def window_order(t: int, h: int, w: int) -> list[int]:
+    """Qwen2.5-VL's tower goes through each frame by windows of 2 x 2 tokens; cut ones at the edges are smaller."""
+    return [
+        (f * h + y) * w + x
+        for f in range(t)
+        for top in range(0, h, 2)
+        for left in range(0, w, 2)
+        for y in range(top, min(top + 2, h))
+        for x in range(left, min(left + 2, w))
+    ]
+
+
+def per_picture(name: str, inputs: dict, patches: list[Tensor]) -> list[Tensor]:
+    """(P, C) of every tower picture or frame -> (n, C) of every image or video, in the order of the payload."""
+    if name in ("llava", "vipllava", "paligemma"):
+        return patches
+    if name in ("gemma3", "internvl", "smolvlm", "idefics3"):
+        tiles = [halved(p, 8, 8) for p in patches]
+        return join_tiles(name, inputs, tiles)
+    if name == "mistral3":
+        sizes = (inputs["image_sizes"] // 4).tolist()
+        return [halved(p, h, w) for p, (h, w) in zip(torch.cat(patches).split([h * w for h, w in sizes]), sizes)]
+    if name in ("llava_next", "llava_onevision"):
+        return per_anyres(name, inputs, torch.stack(patches))
+    out, rest = [], torch.cat(patches)
+    grids = inputs.get("image_grid_thw", torch.zeros(0, 3)), inputs.get("video_grid_thw", torch.zeros(0, 3))
+    for t, h, w in torch.cat(grids).int().tolist():
+        cells, rest = rest[: t * h * w].unflatten(0, (-1, 4)).mean(1), rest[t * h * w :]
+        tokens = torch.empty_like(cells)
+        order = window_order(t, h // 2, w // 2) if name == "qwen2_5_vl" else range(len(cells))
+        tokens[list(order)] = cells
+        out.append(tokens)
+    return out
+
+
+def per_anyres(name: str, inputs: dict, patches: Tensor) -> list[Tensor]:
+    out, used = [], 0
+    several = [n > 1 for n in inputs.get("batch_num_images", torch.ones(99)).int().tolist() for _ in range(n)]
+    sizes = inputs["image_sizes"].tolist() if "image_sizes" in inputs else []
+    for size, base_only in zip(sizes, several if name == "llava_onevision" else [False] * 99):
+        crops = patches[used : used + (1 if base_only else 3)]
+        out.append(anyres(crops, tuple(size), base_only))
+        used += len(crops)
+    videos = patches[used:].split(5)
+    return out + [video_frames(v) for v in videos if len(v)]
+
+
+def join_tiles(name: str, inputs: dict, tiles: list[Tensor]) -> list[Tensor]:
+    """Tiles of one picture one after the other, thumbnail last."""
+    counts = [len(where) // 16 for row in FAMILIES[name].visual_positions(inputs) for where in row]
+    return [torch.cat([tiles.pop(0) for _ in range(c)]) for c in counts]
+
+
+def expected(name: str, model, inputs: dict) -> dict[str, list[Tensor]]:
+    """`saliency` and `vision_features` of every image and video, in the order of the payload (images first)."""
+    weights, features = observe(model, inputs, name)
+    if name == "mistral3":  # one packed sequence with a mask between the pictures
+        sizes = (inputs["image_sizes"] // 4).prod(1).tolist()
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        weights = [weights[0][:, a : a + n, a : a + n] for a, n in zip(starts, sizes)]
+    attention = [received(w, name in CLS)[:, None] for w in weights]
+    if name == "glm4v":
+        features = [f.flatten(2).transpose(1, 2).flatten(0, 1) for f in features]
+    elif name == "internvl":  # reads cells of 2 x 2 patches side by side: nothing left to pool
+        saliency = per_picture(name, inputs, attention)
+        return {"saliency": saliency, "vision_features": join_tiles(name, inputs, list(torch.cat(features)))}
+    if not name.startswith(("qwen", "glm", "mistral3")):
+        features = [p for f in features for p in f]
+    scatter: Callable = per_picture
+    return {"saliency": scatter(name, inputs, attention), "vision_features": scatter(name, inputs, features)}
