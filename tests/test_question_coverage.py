@@ -69,6 +69,8 @@ def test_the_asked_box_is_covered_better_than_by_another_question():
     share_foreign = sum(len(k & box) / len(box) for k, (_, _, box) in zip(foreign, triples)) / len(triples)
     better = sum(len(a & box) > len(b & box) for a, b, (_, _, box) in zip(own, foreign, triples))
     worse = sum(len(a & box) < len(b & box) for a, b, (_, _, box) in zip(own, foreign, triples))
-    print(f"\nbox covered: {share_own:.1%} own question, {share_foreign:.1%} another; better {better}, worse {worse}")
+    print(
+        f"\nbox covered: {share_own:.1%} own question, {share_foreign:.1%} another; better {better}, worse {worse}"
+    )
     assert len(triples) >= 100
     assert share_own > share_foreign and better > worse

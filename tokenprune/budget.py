@@ -32,7 +32,9 @@ def count(keep: float | int, n: int) -> int:
     return min(n, max(1, math.floor(keep * n + 0.5)))
 
 
-def share_out(weights: Sequence[float], total: int, caps: Sequence[int] | None = None, least: int = 0) -> list[int]:
+def share_out(
+    weights: Sequence[float], total: int, caps: Sequence[int] | None = None, least: int = 0
+) -> list[int]:
     """Split `total` in proportion to `weights` by largest remainder, each part in [least, cap], summing exactly.
 
     Ties go to the lower index. Used inside one image only: frames, crops, cubes.
@@ -45,7 +47,9 @@ def share_out(weights: Sequence[float], total: int, caps: Sequence[int] | None =
     open_parts = [i for i in range(parts) if out[i] < limit[i]]
     while (left := total - sum(out)) > 0:
         mass = sum(max(weights[i], 0.0) for i in open_parts)
-        ideal = {i: left * (max(weights[i], 0.0) / mass if mass > 0 else 1 / len(open_parts)) for i in open_parts}
+        ideal = {
+            i: left * (max(weights[i], 0.0) / mass if mass > 0 else 1 / len(open_parts)) for i in open_parts
+        }
         full = [i for i in open_parts if ideal[i] >= limit[i] - out[i]]
         if full and len(full) < len(open_parts):  # fill these, share what is left over the others afresh
             for i in full:
@@ -68,14 +72,20 @@ def resolve_layer(layer: float | int, num_layers: int, upper: int | None = None)
     ok = not isinstance(layer, bool) and isinstance(layer, numbers.Real)
     index = -1
     if ok:
-        index = int(layer) if isinstance(layer, numbers.Integral) else math.floor(float(layer) * num_layers + 0.5)
+        index = (
+            int(layer) if isinstance(layer, numbers.Integral) else math.floor(float(layer) * num_layers + 0.5)
+        )
         ok = 0 <= index < upper
     if not ok:
-        raise BudgetError(f"layer={layer!r}: this model takes 0 to {upper - 1} (or a share of its {num_layers} layers)")
+        raise BudgetError(
+            f"layer={layer!r}: this model takes 0 to {upper - 1} (or a share of its {num_layers} layers)"
+        )
     return index
 
 
-def one_cut(keep: float | int, n: int, layer: int, num_layers: int, budget: str = "average") -> dict[int, int]:
+def one_cut(
+    keep: float | int, n: int, layer: int, num_layers: int, budget: str = "average"
+) -> dict[int, int]:
     """Schedule of a method that cuts once at `layer`: {layer: tokens alive from it on}.
 
     budget="average": `keep` is the mean over all layers, so what survives the cut is fewer; a target below

@@ -39,7 +39,11 @@ class Explanation:
 
     def __str__(self) -> str:
         ids = ", ".join(f"{kind} {i}" for kind, i in self.placeholders.items())
-        known = "under the full set of behaviour tests" if self.tested else "not under test; the general rules apply"
+        known = (
+            "under the full set of behaviour tests"
+            if self.tested
+            else "not under test; the general rules apply"
+        )
         rows = {
             "model": f"{self.model} ({self.family}: {known})",
             "text model": f"{self.text_model}, {self.layers} layers, cuts below layer {self.cut_below}",
@@ -50,7 +54,9 @@ class Explanation:
             "question": self.question,
         }
         lines = [f"{label:<13} {text}" for label, text in rows.items()]
-        lines += [f"{name:<13} {'works' if why == 'yes' else 'no: ' + why}" for name, why in self.methods.items()]
+        lines += [
+            f"{name:<13} {'works' if why == 'yes' else 'no: ' + why}" for name, why in self.methods.items()
+        ]
         return "\n".join(lines)
 
 

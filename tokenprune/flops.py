@@ -34,5 +34,9 @@ class LayerSize:
 
     def flops(self, queries: int, keys: int) -> float:
         """One layer, one row."""
-        weights = 2 * self.hidden * self.query + 2 * self.hidden * self.kv + self.mlp_matrices * self.hidden * self.mlp
+        weights = (
+            2 * self.hidden * self.query
+            + 2 * self.hidden * self.kv
+            + self.mlp_matrices * self.hidden * self.mlp
+        )
         return 2.0 * (queries * weights + 2 * queries * keys * self.query)

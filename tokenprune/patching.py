@@ -76,7 +76,9 @@ class PatchHandle:
         """The methods and hyper-parameters of this patch, ready to be saved."""
         for method in self._methods:
             if not method.name:
-                raise TokenPruneError(f"{type(method).__name__} is not registered, so no recipe could name it")
+                raise TokenPruneError(
+                    f"{type(method).__name__} is not registered, so no recipe could name it"
+                )
         config = self.model.config
         name = getattr(config, "name_or_path", "") or getattr(config, "_name_or_path", "")
         return Recipe(
@@ -150,16 +152,22 @@ def unpatch_model(model: nn.Module) -> None:
 def _resolve(method: Method | Chain | None, recipe: Any, hyper: dict[str, Any]) -> list[Reducer]:
     if recipe is not None:
         if method is not None or hyper:
-            raise TokenPruneError("give a method or a recipe, not both; edit the recipe to change its numbers")
+            raise TokenPruneError(
+                "give a method or a recipe, not both; edit the recipe to change its numbers"
+            )
         loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
         return _parts([get_method(name, **values) for name, values in loaded.methods])
     if method is None:
-        raise TokenPruneError("give a method by name, e.g. patch_model(model, 'flashvlm', keep=0.25), or a recipe")
+        raise TokenPruneError(
+            "give a method by name, e.g. patch_model(model, 'flashvlm', keep=0.25), or a recipe"
+        )
     if isinstance(method, str):
         return _parts([get_method(method, **hyper)])
     if isinstance(method, Reducer):
         if hyper:
-            raise TokenPruneError(f"{type(method).__name__} is built already; give {', '.join(hyper)} to its constructor")
+            raise TokenPruneError(
+                f"{type(method).__name__} is built already; give {', '.join(hyper)} to its constructor"
+            )
         return _parts([method])
     if hyper:
         raise BudgetError(
@@ -204,7 +212,9 @@ def check_method(method: Reducer, parts: Parts) -> None:
     asked = {n.split("@")[0] for n in method.needs}
     missing = asked - _SERVED[method.stage]
     if missing:
-        raise UnsupportedModelError(f"{name} needs {', '.join(sorted(missing))}, not served at stage {method.stage!r} yet")
+        raise UnsupportedModelError(
+            f"{name} needs {', '.join(sorted(missing))}, not served at stage {method.stage!r} yet"
+        )
     if asked & {"saliency", "vision_keys"} and not parts.tower_attention:
         raise UnsupportedModelError(
             f"{name} needs the vision tower's attention, and {type(parts.tower).__name__} does not use transformers' "
@@ -218,4 +228,8 @@ def check_method(method: Reducer, parts: Parts) -> None:
 
 
 def _free_of_tower() -> list[str]:
-    return [n for n in list_methods() if not {"saliency", "vision_keys"} & {x.split("@")[0] for x in get_method(n).needs}]
+    return [
+        n
+        for n in list_methods()
+        if not {"saliency", "vision_keys"} & {x.split("@")[0] for x in get_method(n).needs}
+    ]

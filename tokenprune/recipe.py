@@ -45,7 +45,9 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
         raise InputError(f"{path}: cannot read this recipe ({error})") from error
     items = body.get("methods") if isinstance(body, dict) else None
     if not isinstance(items, list) or not items:
-        raise InputError(f"{path}: a recipe needs a list `methods`, each with a `name` and its hyper-parameters")
+        raise InputError(
+            f"{path}: a recipe needs a list `methods`, each with a `name` and its hyper-parameters"
+        )
     methods = []
     for item in items:
         if not isinstance(item, dict) or not isinstance(item.get("name"), str):

@@ -33,7 +33,9 @@ class VisualTokens:
     grid: tuple[int, int, int] | None  # (t, h, w) of the tokens that are not newlines; None for ragged crops
     kind: Kind = "image"
     coords: LongTensor | None = None  # (N, 4): part (0 = base or thumbnail), t, y, x; NEWLINE at separators
-    ordinal: LongTensor | None = None  # (S,) the image's place in its own row; seeds depend on it, never on mates
+    ordinal: LongTensor | None = (
+        None  # (S,) the image's place in its own row; seeds depend on it, never on mates
+    )
     saliency: Tensor | None = None  # (S, N) attention received in the vision tower
     vision_features: Tensor | None = None  # (S, N, C) before the projector
     vision_keys: Tensor | None = None  # (S, N, C) head-mean tower keys

@@ -34,26 +34,26 @@ def accuracy() -> str:
     for method, by_keep in cells.items():
         means = [sum(by_keep[k]) / len(by_keep[k]) for k in keeps]
         lines.append(f"| `{method}` | " + " | ".join(f"{m:.1%}" for m in means) + " |")
-    suite, model = data["suite"], data["model"]
+    suite, version = data["suite"], data["model"]["version"]
     head = (
-        f"Exact answers of `tiny-llava` {model['version']}, trained without any token reduction, on {suite['n']} questions about "
-        f"drawn scenes it never saw. Unpruned it answers **{plain:.1%}**, and {blind:.1%} `blind`, without seeing the picture "
-        f"(`random`: mean of three seeds). Repeat with `python tools/scenes.py`.\n\n"
+        f"Exact answers of `tiny-llava` {version}, trained without any token reduction, on {suite['n']} questions "
+        f"about drawn scenes it never saw. Unpruned it answers **{plain:.1%}**, and {blind:.1%} `blind`, without "
+        "seeing the picture. `random` is the mean of three seeds. Repeat with `python tools/scenes.py`.\n\n"
     )
     return head + "\n".join(lines)
 
 
 def cost() -> str:
     data = json.loads((ROOT / "results/bench.json").read_text())
-    return render_cost(data)
-
-
-def render_cost(data: dict) -> str:
-    lines = ["| what | against | ratio (median) | goal |", "|---|---|---|---|"]
-    for row in data["rows"]:
-        if row.get("goal") is None:
+    lines = ["| size | what | against | median ratio | goal | |", "|---|---|---|---|---|---|"]
+    for row in data["lines"]:
+        if row["goal"] is None:
             continue
-        lines.append(f"| {row['what']} | {row['against']} | {row['shown']} | {row['goal_shown']} {MARK[row['met']]} |")
+        value = f"{row['ratio']['median']:.3f}" if row["ratio"] else f"{row['ops'] - row['base_ops']:+d} ops"
+        goal = f"{row['goal']:g}" if row["ratio"] else f"+{row['goal']:g}"
+        lines.append(
+            f"| {row['size']} | {row['what']} | {row['base']} | {value} | {goal} | {row['verdict']} |"
+        )
     return "\n".join(lines)
 
 
@@ -64,8 +64,8 @@ def support() -> str:
     lines = ["| family | " + " | ".join(titles) + " |", "|---" * (len(names) + 1) + "|"]
     for family, cells in data["families"].items():
         lines.append(f"| {family} | " + " | ".join(MARK[cells.get(b)] for b in names) + " |")
-    versions = " and ".join(data["versions"]) if isinstance(data["versions"], list) else data["versions"]["transformers"]
-    head = f"Each cell is a test that passed on a random model of the family (transformers {versions}).\n\n"
+    version = data["versions"]["transformers"]
+    head = f"Each cell is a test that passed on a random model of the family (transformers {version}).\n\n"
     return head + "\n".join(lines)
 
 

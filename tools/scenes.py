@@ -40,7 +40,9 @@ def main() -> None:
             for seed in range(3 if method == "random" else 1):
                 hyper = {"seed": seed} if method == "random" else {}
                 with patch_model(model, method, processor, keep=keep, **hyper):
-                    rows.append(_row(method, keep, samples, answers(model, processor, samples), plain, **hyper))
+                    rows.append(
+                        _row(method, keep, samples, answers(model, processor, samples), plain, **hyper)
+                    )
                 print(rows[-1]["method"], keep, f"{rows[-1]['exact']['all']:.3f}", flush=True)
     body = {
         "model": json.loads((path("tiny-llava") / "tokenprune.json").read_text()),

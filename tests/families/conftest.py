@@ -11,7 +11,9 @@ _OUTCOMES: dict[tuple[str, str], bool] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--support", default=None, help="write family x behaviour outcomes of this run to a JSON file")
+    parser.addoption(
+        "--support", default=None, help="write family x behaviour outcomes of this run to a JSON file"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,5 +38,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     table: dict[str, dict[str, bool]] = {}
     for (family, behaviour), passed in sorted(_OUTCOMES.items()):
         table.setdefault(family, {})[behaviour] = passed
-    body = {"versions": {"transformers": transformers.__version__, "torch": torch.__version__}, "families": table}
+    body = {
+        "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
+        "families": table,
+    }
     Path(target).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")

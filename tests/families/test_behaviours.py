@@ -82,7 +82,9 @@ def test_pruned_prefill_and_decode_equal_the_masked_reference(name, kind, k, att
     for got, step in zip(out.logits, steps):
         assert float((got - step).abs().max() / step.abs().max()) < TOLERANCE
     assert report.before - report.after == int(dropped.sum())
-    assert report.physical[-1] < report.logical and report.physical[0] == (report.logical if k else report.physical[-1])
+    assert report.physical[-1] < report.logical and report.physical[0] == (
+        report.logical if k else report.physical[-1]
+    )
 
 
 @pytest.mark.behaviour("3 batch")
@@ -140,6 +142,9 @@ def test_no_square_of_the_tokens_is_allocated(name, monkeypatch):
     monkeypatch.setattr(attention_kernel, "BLOCK_BYTES", 1024)
     with _Squares(side) as plain:
         model(**inputs)
-    with patch_model(model, "flashvlm", keep=0.4), _Squares(side) as pruned:  # no count here equals a head size
+    with (
+        patch_model(model, "flashvlm", keep=0.4),
+        _Squares(side) as pruned,
+    ):  # no count here equals a head size
         model(**inputs)
     assert pruned.found <= plain.found

@@ -61,13 +61,15 @@ class AnyRes(Family):
             return grid_shape(1, side, side, newlines=rows)  # no crops
         return tiled_shape(side, side, rows, stitched // rows - 1)
 
-    def spread(self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]) -> list:
+    def spread(
+        self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]
+    ) -> list:
         return [fill_newlines(p, s) for p, s in zip(self.pack(composite, call, patches), shapes)]
 
 
 @family
 class LlavaOneVision(AnyRes):
-    """Crops only where a row has one image; large pictures are shrunk; video frames are pooled, one newline at the end."""
+    """Crops only where a row has one image; large pictures shrunk; video frames pooled, one newline at the end."""
 
     model_types = ("llava_onevision",)
 
@@ -89,7 +91,9 @@ class LlavaOneVision(AnyRes):
         frames, side = call["pixel_values_videos"].shape[1], math.ceil(self.side(composite) / 2)
         return [grid_shape(frames, side, side, newlines=1) for _ in lengths]
 
-    def spread(self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]) -> list:
+    def spread(
+        self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]
+    ) -> list:
         if modality == "image":
             return super().spread(composite, modality, call, patches, shapes)
         pooled = composite.apply_pooling(patches)  # type: ignore[operator]

@@ -23,8 +23,19 @@ class Family:
     """Default family: one grid of tokens per tower picture. Subclass it in a file of its own and `@family` it."""
 
     model_types: ClassVar[tuple[str, ...]] = ()
-    tower_names: ClassVar[tuple[str, ...]] = ("vision_tower", "visual", "vision_model", "image_tower", "vision_encoder")
-    projector_names: ClassVar[tuple[str, ...]] = ("multi_modal_projector", "connector", "aligner", "mm_projector")
+    tower_names: ClassVar[tuple[str, ...]] = (
+        "vision_tower",
+        "visual",
+        "vision_model",
+        "image_tower",
+        "vision_encoder",
+    )
+    projector_names: ClassVar[tuple[str, ...]] = (
+        "multi_modal_projector",
+        "connector",
+        "aligner",
+        "mm_projector",
+    )
     text_names: ClassVar[tuple[str, ...]] = ("language_model", "text_model")
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
 
@@ -81,7 +92,9 @@ class Family:
         """The projector's input as (pictures, P, C), or (all patches, C) where the tower packs."""
         return features
 
-    def spread(self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]) -> list:
+    def spread(
+        self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]
+    ) -> list:
         """(pictures, P, C) over tower patches in raster order -> per image (n, C) over visual tokens."""
         return [pool_to_grid(p, shape.n) for p, shape in zip(patches, shapes)]
 
@@ -101,7 +114,9 @@ def pool_to_grid(patches: Tensor, n: int) -> Tensor:
 def fill_newlines(values: Tensor, shape: Shape) -> Tensor:
     """(n, C) with NaN at newlines -> the same with the mean of the row that each newline ends."""
     newline = shape.coords[:, 3] < 0
-    before = torch.where(newline, 0, torch.arange(shape.n)).cummax(0).values  # a newline's row is that of its left
+    before = (
+        torch.where(newline, 0, torch.arange(shape.n)).cummax(0).values
+    )  # a newline's row is that of its left
     row = shape.coords[before, :3].unique_consecutive(dim=0, return_inverse=True)[1].to(values.device)
     newline = newline.to(values.device)
     clean = values.masked_fill(newline[:, None], 0)

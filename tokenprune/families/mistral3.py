@@ -29,7 +29,9 @@ class Mistral3(Family):
     def segments(self, composite: nn.Module, call: Call) -> list[int] | None:
         return [h * w for h, w in self.patch_grids(composite, call)]
 
-    def spread(self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]) -> list:
+    def spread(
+        self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]
+    ) -> list:
         m, grids = composite.config.spatial_merge_size, self.patch_grids(composite, call)
         flat = patches.reshape(-1, patches.shape[-1]).split([h * w for h, w in grids])
         pictures = [p.T.reshape(1, -1, h, w) for p, (h, w) in zip(flat, grids)]

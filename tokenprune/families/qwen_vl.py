@@ -37,7 +37,9 @@ class QwenVL(Family):
         full = getattr(composite.config.vision_config, "fullatt_block_indexes", None)
         return full[-1] if full else depth - 1  # a window block sees only its window
 
-    def spread(self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]) -> list:
+    def spread(
+        self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]
+    ) -> list:
         cell = self.merge(composite) ** 2
         tokens = patches.reshape(-1, patches.shape[-1]).unflatten(0, (-1, cell)).mean(1)
         order = self.token_order(composite, self.grids(modality, call))

@@ -38,7 +38,9 @@ def grid_shape(t: int, h: int, w: int, newlines: int = 0) -> Shape:
 @lru_cache(maxsize=1024)
 def tiled_shape(base_h: int, base_w: int, h: int, w: int) -> Shape:
     """A thumbnail (part 0) followed by one stitched picture of (h, w) tokens (part 1) whose rows end in newlines."""
-    stitched = torch.cat([_part(1, 1, h, w).view(h, w, 4), torch.tensor([1, 0, 0, NEWLINE]).expand(h, 1, 4)], dim=1)
+    stitched = torch.cat(
+        [_part(1, 1, h, w).view(h, w, 4), torch.tensor([1, 0, 0, NEWLINE]).expand(h, 1, 4)], dim=1
+    )
     stitched[:, -1, 2] = NEWLINE
     coords = torch.cat([_part(0, 1, base_h, base_w), stitched.reshape(-1, 4)])
     return Shape(coords.shape[0], None, coords)  # type: ignore[arg-type]

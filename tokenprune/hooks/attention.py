@@ -19,7 +19,9 @@ _NAMES = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_atte
 class Tap(Protocol):
     """Called before the attention of a tapped module."""
 
-    def __call__(self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]) -> None: ...
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]
+    ) -> None: ...
 
 
 class _Dispatcher:
@@ -75,7 +77,9 @@ class _Dispatcher:
 
 
 def _interface() -> Any:
-    from transformers.modeling_utils import AttentionInterface  # seconds to import; whoever has a model paid already
+    from transformers.modeling_utils import (
+        AttentionInterface,  # seconds to import; whoever has a model paid already
+    )
 
     return AttentionInterface
 
@@ -113,5 +117,3 @@ class Taps:
         for module in self._modules:
             module.__dict__.pop(_ATTRIBUTE, None)
         self._modules.clear()
-
-

@@ -93,7 +93,9 @@ class _Logical:
 
     def _check_crop(self, tokens: int) -> None:
         if abs(tokens) > self.stored - self.map.kept.shape[1]:
-            raise PatchError("a pruned cache can only be cropped behind its last image; start the turn anew instead")
+            raise PatchError(
+                "a pruned cache can only be cropped behind its last image; start the turn anew instead"
+            )
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
@@ -104,7 +106,9 @@ class _Logical:
 class LogicalLayer(_Logical, DynamicLayer):
     """Full attention."""
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         self._advance(key_states.shape[-2])
         return super().update(key_states, value_states, *args, **kwargs)
 
@@ -126,7 +130,9 @@ class LogicalSlidingLayer(_Logical, DynamicSlidingWindowLayer):
     The last window - 1 physical keys hold all that the last window - 1 logical tokens left; what is older is masked.
     """
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         before = self.cumulative_length
         logical = self._advance(key_states.shape[-2])
         states = super().update(key_states, value_states, *args, **kwargs)

@@ -124,7 +124,15 @@ def make_tokens(
     features = _pick(hidden, flat, step)
     ordinal: Any = torch.tensor([s.ordinal for s in group.segments]).to(hidden.device, non_blocking=True)
     tokens = VisualTokens(
-        features, grid, group.kind, coords, ordinal, layer=layer, num_layers=num_layers, memo=fate.memo, **extras
+        features,
+        grid,
+        group.kind,
+        coords,
+        ordinal,
+        layer=layer,
+        num_layers=num_layers,
+        memo=fate.memo,
+        **extras,
     )
     if question is not None and names & {"text", "question"}:
         rows = torch.tensor([s.row for s in group.segments], device=hidden.device)
@@ -159,12 +167,16 @@ def deepstack_merge(merge: Callable[[Tensor], Tensor], flat: Tensor) -> Callable
     return apply_merge
 
 
-def apply(method: Chooser, fate: Fate, tokens: VisualTokens, local: Tensor | None, target: int | None) -> Selection:
+def apply(
+    method: Chooser, fate: Fate, tokens: VisualTokens, local: Tensor | None, target: int | None
+) -> Selection:
     """Call the method on one group and take over its answer, checked."""
     s, n, _ = tokens.shape
     answer = method.select(tokens, n if target is None else target)
     if answer.keep.shape != (s, n) or answer.keep.dtype != torch.bool:
-        raise PatchError(f"{type(method).__name__} answered with a mask {tuple(answer.keep.shape)}, not ({s}, {n}) bool")
+        raise PatchError(
+            f"{type(method).__name__} answered with a mask {tuple(answer.keep.shape)}, not ({s}, {n}) bool"
+        )
     full = (s, fate.group.shape.n)
     keep = answer.keep if local is None else torch.zeros(full, dtype=torch.bool, device=local.device)
     if local is not None:
@@ -174,7 +186,9 @@ def apply(method: Chooser, fate: Fate, tokens: VisualTokens, local: Tensor | Non
     else:
         fate.alive = keep.sum(1).tolist()  # the one synchronisation of methods whose content decides
         if min(fate.alive) < 1:
-            raise PatchError(f"{type(method).__name__} kept nothing of an image; at least one token has to stay")
+            raise PatchError(
+                f"{type(method).__name__} kept nothing of an image; at least one token has to stay"
+            )
     fate.keep = keep
     if answer.scores is not None:
         blank = torch.full(full, float("nan"), device=keep.device)

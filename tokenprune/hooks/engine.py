@@ -91,7 +91,9 @@ class Engine:
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module is not self.parts.composite:  # its hooks came along, but they drive the original's parts
-            raise PatchError("this model is a copy of a patched one; copy it unpatched and patch the copy itself")
+            raise PatchError(
+                "this model is a copy of a patched one; copy it unpatched and patch the copy itself"
+            )
         call = {**dict(zip(self._signature, args)), **kwargs}
         self.step, self._fates = None, None
         self.probe.last.clear()
@@ -104,7 +106,9 @@ class Engine:
         self._busy = True
         ids, payload = call.get("input_ids"), _has_payload(call)
         if payload and ids is None:
-            raise PatchError("a patched model needs input_ids to see where the images are, not inputs_embeds alone")
+            raise PatchError(
+                "a patched model needs input_ids to see where the images are, not inputs_embeds alone"
+            )
         if not payload and owner is None:
             return
         shape = ids.shape if ids is not None else call["inputs_embeds"].shape
@@ -287,5 +291,3 @@ def _padding(mask: Any, length: int) -> Tensor | None:
 def is_pruned(cache: Any) -> bool:
     """The cache holds fewer keys than its sequence has tokens."""
     return any(is_logical(layer) for layer in getattr(cache, "layers", ()))
-
-

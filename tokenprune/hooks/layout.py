@@ -125,12 +125,20 @@ def find_layout(
         for index, span in enumerate(places.split(lengths)):
             rows = span[:, 0]
             if len(span) and rows[0] != rows[-1]:
-                raise PatchError(f"the tokens of {source.modality} {index} are spread over two rows of the batch")
+                raise PatchError(
+                    f"the tokens of {source.modality} {index} are spread over two rows of the batch"
+                )
             positions: Any = span[:, 1]
-            segments.append(Segment(int(rows[0]), source.modality, source.shapes[index], positions, source, index))
+            segments.append(
+                Segment(int(rows[0]), source.modality, source.shapes[index], positions, source, index)
+            )
             visual[rows, positions] = True
     segments.sort(key=lambda s: (s.row, int(s.positions[0])))
-    segments = [s for row in range(batch) for s in _joined(ids[row], [s for s in segments if s.row == row], same_image)]
+    segments = [
+        s
+        for row in range(batch)
+        for s in _joined(ids[row], [s for s in segments if s.row == row], same_image)
+    ]
     by_shape: dict[tuple[Any, ...], list[Segment]] = {}
     for segment in segments:
         by_shape.setdefault((segment.kind, id(segment.shape)), []).append(segment)

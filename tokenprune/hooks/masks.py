@@ -19,7 +19,9 @@ def remap(mask: Tensor, rows: LongTensor | None, columns: LongTensor | None, bat
     if mask.dim() == 2:
         return mask if columns is None else _pick(mask, columns, 1, _masked_value(mask))
     if mask.dim() != 4:
-        raise PatchError(f"an attention mask with {mask.dim()} dimensions is not supported; pass a 2-D or 4-D one")
+        raise PatchError(
+            f"an attention mask with {mask.dim()} dimensions is not supported; pass a 2-D or 4-D one"
+        )
     if rows is not None and columns is not None and mask.shape[0] == 1 and batch == 1:
         out = mask.index_select(2, rows[0].clamp(min=0))
         return _mask_out(out.index_select(3, columns[0].clamp(min=0)), columns)
@@ -55,4 +57,6 @@ def causal(rows: LongTensor, columns: LongTensor, implementation: str) -> Tensor
     if implementation == "sdpa":
         allowed = (columns[:, None, :] <= rows[:, :, None]) & (columns >= 0)[:, None, :]
         return allowed[:, None]
-    raise PatchError(f"batches of unequal length are not supported under {implementation!r}; use 'sdpa' or 'eager'")
+    raise PatchError(
+        f"batches of unequal length are not supported under {implementation!r}; use 'sdpa' or 'eager'"
+    )

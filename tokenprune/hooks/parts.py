@@ -43,7 +43,9 @@ class Parts:
     def has_cls(self) -> bool:
         """The tower puts a class token before its patches."""
         names = ("class_embedding", "cls_token")
-        return self.tower is not None and any(n.split(".")[-1] in names for n, _ in self.tower.named_parameters())
+        return self.tower is not None and any(
+            n.split(".")[-1] in names for n, _ in self.tower.named_parameters()
+        )
 
     def block_taps(self, index: int) -> list[nn.Module]:
         """Modules of one tower block that may call the attention interface."""
@@ -67,7 +69,9 @@ def find_parts(model: nn.Module) -> Parts:
     if kind in REFUSED:
         raise _refusal(model, REFUSED[kind])
     if config is None or not hasattr(model, "get_image_features"):
-        raise _refusal(model, "it has no get_image_features, so it is not a vision-language model of transformers")
+        raise _refusal(
+            model, "it has no get_image_features, so it is not a vision-language model of transformers"
+        )
     if getattr(config, "is_encoder_decoder", False):
         raise _refusal(model, "it is an encoder-decoder; the images go to the encoder")
 

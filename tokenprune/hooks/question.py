@@ -37,7 +37,9 @@ class QuestionFinder:
     def set(self, question: str | Tensor | None) -> None:
         """Fix the question as text or token ids; None: look for it in the prompt again."""
         if isinstance(question, str) and self.tokenizer is None:
-            raise InputError("handle.question(text) needs patch_model(..., processor=...); or give it token ids")
+            raise InputError(
+                "handle.question(text) needs patch_model(..., processor=...); or give it token ids"
+            )
         self.fixed = question
 
     def fixed_ids(self) -> Tensor | None:
@@ -107,7 +109,13 @@ def _special_ids(config: Any) -> set[int]:
         for name in dir(part) if part is not None else ():
             if name.endswith(("_token_id", "_token_index")):
                 value = getattr(part, name, None)
-                found |= {value} if isinstance(value, int) else set(value or ()) if isinstance(value, list) else set()
+                found |= (
+                    {value}
+                    if isinstance(value, int)
+                    else set(value or ())
+                    if isinstance(value, list)
+                    else set()
+                )
     return found
 
 
@@ -120,7 +128,9 @@ def _template(processor: Any) -> tuple[str, str]:
         try:
             message = [{"role": "user", "content": content}]
             marked = processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        except Exception:  # templates are programs of their authors: any error means "cannot render this form"
+        except (
+            Exception
+        ):  # templates are programs of their authors: any error means "cannot render this form"
             continue
         if _MARK in marked:
             break

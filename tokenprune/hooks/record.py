@@ -41,7 +41,9 @@ class Prefill:
             fate.memo.clear()
             for segment in fate.group.segments:
                 segment.features = Features(segment.kind, [segment.shape])
-        return cls(fates, step.length, step.batch, physical, past, LayerSize.of(parts.text_config), stored, full)
+        return cls(
+            fates, step.length, step.batch, physical, past, LayerSize.of(parts.text_config), stored, full
+        )
 
     def report(self) -> PruneReport:
         """The public form."""

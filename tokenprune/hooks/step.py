@@ -29,7 +29,9 @@ class Step:
         self.index: LongTensor | None = None
         self.flat: LongTensor | None = None  # (B * P,) into (B * L) rows; filler points at row 0
         self.ragged = False
-        self.merges: list[Callable[[Tensor, Tensor], Tensor]] = []  # (features, visual mask) -> features, DeepStack
+        self.merges: list[
+            Callable[[Tensor, Tensor], Tensor]
+        ] = []  # (features, visual mask) -> features, DeepStack
         self._gathered: dict[Any, tuple[Any, Any]] = {}
         self._maps: dict[Any, tuple[Any, ...]] = {}
 
@@ -70,7 +72,9 @@ class Step:
             return flat
         batch, length = self.batch, self.length
         base = torch.arange(batch, device=self.index.device)[:, None] * length
-        logical = (self.index + base).masked_fill(self.index < 0, batch * length)  # filler: a slot nobody asks for
+        logical = (self.index + base).masked_fill(
+            self.index < 0, batch * length
+        )  # filler: a slot nobody asks for
         place = torch.zeros(batch * length + 1, dtype=torch.long, device=self.index.device)
         place[logical.flatten()] = torch.arange(logical.numel(), device=self.index.device)
         return place[flat]  # type: ignore[return-value]
@@ -109,7 +113,9 @@ class Step:
             flat = self.flat.to(value.device)  # type: ignore[union-attr]
             cut = value.flatten(-3, -2).index_select(-2, flat)
             return cut.unflatten(-2, (self.batch, -1))
-        if not value.dtype.is_floating_point and value.dim() >= 2 and value.shape[-1] == length:  # ids: (..., B, L)
+        if (
+            not value.dtype.is_floating_point and value.dim() >= 2 and value.shape[-1] == length
+        ):  # ids: (..., B, L)
             if value.shape[-2] == 1 and self.batch > 1:
                 value = value.expand(*value.shape[:-2], self.batch, -1)
             cut = value.flatten(-2).index_select(-1, self.flat.to(value.device))  # type: ignore[union-attr]
@@ -142,12 +148,18 @@ class Step:
             columns = history.columns(stored, width) - offset
             if mask is None:
                 past = history.tail_start + stored - history.kept.shape[1] - self.length
-                here: Any = rows if rows is not None else torch.arange(self.length, device=device).expand(self.batch, -1)
+                here: Any = (
+                    rows
+                    if rows is not None
+                    else torch.arange(self.length, device=device).expand(self.batch, -1)
+                )
                 absolute = here.masked_fill(here < 0, FILLER - past) + past
                 new = causal(absolute, columns + offset, self.implementation)
             else:
                 if not isinstance(mask, Tensor):
-                    raise PatchError(f"attention masks of type {type(mask).__name__} are not supported; use 'sdpa'")
+                    raise PatchError(
+                        f"attention masks of type {type(mask).__name__} are not supported; use 'sdpa'"
+                    )
                 new = remap(mask, rows, columns, self.batch)  # type: ignore[arg-type]
             known = (mask, new)
             self._gathered[key] = known
@@ -168,7 +180,9 @@ class Step:
         stored, before = layer.stored, layer.map
         after = before
         if self.index is not None:
-            after = self._remember(("after", id(before), stored), lambda: self._extend(before, stored), before)
+            after = self._remember(
+                ("after", id(before), stored), lambda: self._extend(before, stored), before
+            )
             layer.pending = (after, self.length)
         held = layer.keys.shape[-2] if layer.is_initialized and layer.keys is not None else 0
         width = held + self.physical

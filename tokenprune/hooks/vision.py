@@ -136,7 +136,9 @@ class VisionProbe:
         taps.add(self.parts.block_taps(layer), self._see_attention)
         self._undo.append(taps.remove)
 
-    def _see_attention(self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]) -> None:
+    def _see_attention(
+        self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]
+    ) -> None:
         if not self._patches:
             return
         query, key = query.detach(), key.detach()
@@ -145,13 +147,17 @@ class VisionProbe:
             scaling = query.shape[-1] ** -0.5
         pieces = [(query, key)]
         if self._segments is not None and query.shape[0] == 1 and query.shape[2] == sum(self._segments):
-            pieces = list(zip(query.split(self._segments, 2), key.split(self._segments, 2)))  # packed pictures
+            pieces = list(
+                zip(query.split(self._segments, 2), key.split(self._segments, 2))
+            )  # packed pictures
         has_cls = self.parts.has_cls
         if "saliency" in self._patches:
             if has_cls:
                 seen = [row_attention(q[:, :, :1], k, scaling).mean(1)[:, 1:] for q, k in pieces]
             else:
-                seen = [received_attention(q, k, scaling, mask if len(pieces) == 1 else None) for q, k in pieces]
+                seen = [
+                    received_attention(q, k, scaling, mask if len(pieces) == 1 else None) for q, k in pieces
+                ]
             self._patches["saliency"] += [_patches(s[..., None], self._segments) for s in seen]
         if "vision_keys" in self._patches:
             keys = [k.mean(1)[:, int(has_cls) :] for _, k in pieces]
