@@ -42,7 +42,7 @@ def test_runs_end_to_end():
     assert seen[-1][0] == seen[-1][1] == 4
     whats = [(line.size, line.what, line.base) for line in result.lines]
     assert ("micro", "keep-all", "unpatched") in whats and ("micro", "flashvlm", "ideal") in whats
-    assert ("micro-decode", "step, batch 2, left padding", "unpatched") in whats
+    assert ("micro-decode", "step, batch 2 padded", "unpatched") in whats
     ops = [line for line in result.lines if line.ops is not None]
     assert len(ops) == 2 and all(line.base_ops > 0 and not line.note for line in ops)
     found = json.loads(json.dumps(result.to_dict(), allow_nan=False))

@@ -106,7 +106,7 @@ def test_any_history_of_cuts_and_steps(window, data):
         cache.layer_class_to_replicate = lambda: DynamicSlidingWindowLayer(sliding_window=WINDOW)
     model = Model(batch, window)
     values = [float(r + 1) for r in range(batch)]
-    for number in range(draw(st.integers(1, 4))):
+    for _ in range(draw(st.integers(1, 4))):
         tokens = draw(st.integers(1, 8))
         cut = draw(st.booleans()) and tokens > 1
         keep = [subset(draw, tokens) for _ in range(batch)] if cut else None

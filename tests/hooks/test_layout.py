@@ -121,7 +121,8 @@ def test_numbers_go_on_where_the_last_turn_stopped():
 
 
 def test_beams_repeat_the_images_of_a_prompt_as_one_group():
-    known = Features("image", [flat_shape(n) for n in (1, 2, 3)], {"saliency": [torch.full((n,), n) for n in (1, 2, 3)]})
+    sizes = (1, 2, 3)
+    known = Features("image", [flat_shape(n) for n in sizes], {"saliency": [torch.full((n,), n) for n in sizes]})
     got = known.repeated(6, [3, 3, 3, 3])  # prompt 0 has the first two images, prompt 1 the third; two beams
     assert [s.n for s in got.shapes] == [1, 2, 1, 2, 3, 3]
     assert [len(x) for x in got.extras["saliency"]] == [1, 2, 1, 2, 3, 3]

@@ -99,7 +99,7 @@ def test_pool_equals_merging_by_hand(name, kind, monkeypatch):
         done = [pooled(f, i.coords, i.after) for f, i in zip(parts, images[kind], strict=True)]
         assert [slots for _, slots in done] == [i.kept for i in images[kind]]
         out = [values for values, _ in done]
-        return torch.cat(out) if flat else out
+        return torch.cat(out) if flat else torch.stack(out) if isinstance(features, torch.Tensor) else out
 
     busy = []  # Qwen encodes a video by get_image_features
 

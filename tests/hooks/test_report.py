@@ -98,7 +98,8 @@ def test_counts_layers_and_bytes(name, kind, method):
         assert image.per_layer == [image.before] * cut + [image.after] * (layers - cut)
         assert image.coords.shape == (image.before, 4) and image.owner is None and image.scores is None
     length = inputs["input_ids"].shape[1]
-    left = [length - sum(i.before - i.after for i in report.images if i.row == r) for r in range(len(inputs["input_ids"]))]
+    rows = range(len(inputs["input_ids"]))
+    left = [length - sum(i.before - i.after for i in report.images if i.row == r) for r in rows]
     assert report.logical == length
     assert report.physical == [length] * cut + [max(left)] * (layers - cut)
     mean = sum(sum(i.per_layer) / layers for i in report.images) / len(report.images)

@@ -252,7 +252,7 @@ def test_chunked_prefill_is_refused_where_a_chunk_lacks_what_a_method_needs():
 def test_a_call_that_fails_leaves_the_patch_usable():
     family = FAMILIES["llava"]
     model, inputs = family.build(), family.inputs()
-    with patch_model(model, "flashvlm", keep=5) as handle:
+    with patch_model(model, "flashvlm", keep=5):
         wanted = model(**inputs).logits
         with pytest.raises(Exception):  # noqa: B017
             model(**{**inputs, "pixel_values": torch.cat([inputs["pixel_values"]] * 2)})

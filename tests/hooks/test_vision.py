@@ -38,7 +38,7 @@ def in_prompt_order(family, inputs: dict, values: list[torch.Tensor]) -> list[to
     out = []
     for row, places in zip(inputs["input_ids"], family.visual_positions(inputs)):
         for where in places:
-            is_video = videos and int(row[where[0]]) == family.video_token_id or not images
+            is_video = not images or (videos and int(row[where[0]]) == family.video_token_id)
             out.append((videos if is_video else images).pop(0))
     return out
 

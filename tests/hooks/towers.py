@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
 
         q, k = rotate(q), rotate(k)
         bounds = kwargs["cu_seqlens"].tolist()
-        for a, b in zip(bounds, bounds[1:]):
+        for a, b in itertools.pairwise(bounds):
             logits = q[:, a:b] @ k[:, a:b].transpose(1, 2) * q.shape[-1] ** -0.5
             weights.append(logits.softmax(-1))
 
@@ -181,5 +181,7 @@ def expected(name: str, model, inputs: dict) -> dict[str, list[Tensor]]:
         return {"saliency": saliency, "vision_features": join_tiles(name, inputs, list(torch.cat(features)))}
     if not name.startswith(("qwen", "glm", "mistral3")):
         features = [p for f in features for p in f]
-    scatter: Callable = per_picture
-    return {"saliency": scatter(name, inputs, attention), "vision_features": scatter(name, inputs, features)}
+    return {
+        "saliency": per_picture(name, inputs, attention),
+        "vision_features": per_picture(name, inputs, features),
+    }

@@ -94,7 +94,7 @@ def measure(size: Size, count: int, *, tick: Tick | None = None) -> list[Line]:
     plain = build(size)
     lines: list[Line] = []
     goals = dict(size.goals)
-    cases = (("batch 1", 1, 0), ("batch 2, left padding", 2, PADDING))
+    cases = (("batch 1", 1, 0), ("batch 2 padded", 2, PADDING))
     for place, (label, batch, padding) in enumerate(cases):
         patched, again = twin(plain), twin(plain)
         long, short = prompt(size, batch, padding), short_prompt(size, batch, padding)
@@ -127,7 +127,7 @@ def measure(size: Size, count: int, *, tick: Tick | None = None) -> list[Line]:
             ),
             Line(
                 size.name,
-                f"dispatched ops per step, {label}",
+                f"ops per step, {label}",
                 "unpatched",
                 verdict=Verdict.of_count(ops - alone, goals.get("ops")),
                 goal=goals.get("ops"),

@@ -17,8 +17,8 @@ class Verdict(str, enum.Enum):
     """Medians and minima can disagree on a shared machine; then neither is hidden."""
 
     MET = "met"
-    MEDIAN_ONLY = "met by the median only"
-    MINIMUM_ONLY = "met by the minimum only"
+    MEDIAN_ONLY = "met (median)"
+    MINIMUM_ONLY = "met (minimum)"
     MISSED = "missed"
     INFO = ""
 

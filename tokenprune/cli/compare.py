@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import typer
@@ -50,6 +49,7 @@ def compare(
         load_chat,
         make_examples,
         parse_keeps,
+        to_json,
         write_figures,
     )
     from ..compare import compare as run
@@ -89,7 +89,7 @@ def compare(
         written = write_figures(found, folder, tick=tick)
     listing = folder / "compare.json"
     try:
-        listing.write_text(json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        listing.write_text(to_json(found.to_dict()), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{listing}: cannot be written ({error.strerror})") from error
     print_comparison(found, console())

@@ -69,7 +69,7 @@ def _cells(
 ) -> list[str]:
     cells = ["" if repeat else f"[bold]{escape(row.method)}[/]", row.label, _tokens(row)]
     if row.failures and not row.answers:
-        return [*cells, f"[red]{escape(row.failures[0])}[/]"]
+        return [*cells, "[red]failed[/]"]
     if single:
         answer = found.answer(0, row.method, row.keep)
         cells += [_text(answer, 48), _agrees(answer)]
@@ -131,7 +131,7 @@ def _notes(found: Comparison) -> list[str]:
             "prefill (to the first token), decode step: share of the unpruned time, "
             f"median of {pairs} pairs side by side ({found.machine['threads']} thread, {found.protocol['clock']})"
         )
-    failed = {f"{r.method} {r.label}: {m}" for r in found.summaries() for m in r.failures if r.answers}
+    failed = {f"{r.method} {r.label}: {m}".strip() for r in found.summaries() for m in r.failures}
     return [n for n in notes if n] + sorted(failed)
 
 

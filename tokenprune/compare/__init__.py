@@ -3,7 +3,7 @@
 from .examples import Example, bundled_examples, make_examples
 from .figures import write_figures
 from .model import Chat, check_model, load_chat
-from .result import Comparison
+from .result import Comparison, to_json
 from .run import compare
 from .settings import Setting, check_settings, parse_keeps
 
@@ -19,5 +19,6 @@ __all__ = [
     "load_chat",
     "make_examples",
     "parse_keeps",
+    "to_json",
     "write_figures",
 ]

@@ -17,7 +17,7 @@ SHEET_ROWS, METHOD_ROWS = 4, 6
 SHEET_COLUMNS = 8
 """More cells than this side by side and nobody sees anything; the pictures of single methods have every budget."""
 
-LEGEND = "grey: dropped   ·   tinted: merged, one tint a cluster   ·   untouched: read as it is"
+LEGEND = "faded: dropped   ·   tinted: merged, one tint a cluster   ·   untouched: read as it is"
 TITLE = "The same questions, read from fewer visual tokens"
 
 
@@ -104,6 +104,9 @@ def _page(
         )
     model = " ".join(filter(None, [comparison.model["name"], comparison.model["version"]]))
     caption = f"{model}   ·   tokenprune {comparison.versions['tokenprune']}   ·   {LEGEND}"
+    shown = [_first(comparison.answer(i, s.method, s.keep)) for i in examples for s in settings]
+    if any(report is not None and int(report.coords[:, 0].max()) > 0 for report in shown):
+        caption += "   ·   of several crops the overview is drawn"
     return contact_sheet(rows, columns, title=TITLE, caption=caption)
 
 

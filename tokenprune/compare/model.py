@@ -74,6 +74,8 @@ class Chat:
     def visible_box(self, image: Image.Image) -> tuple[float, float, float, float] | None:
         """The share of a picture (left, top, right, bottom) left after the processor's centre crop; None: all of it."""
         maker = getattr(self.processor, "image_processor", None)
+        if getattr(maker, "image_grid_pinpoints", None):
+            return None  # LLaVA-NeXT crops only its tiles, where there is nothing to crop; its base view is squeezed
         edge = _entry(getattr(maker, "size", None), "shortest_edge")
         crop = getattr(maker, "crop_size", None)
         height, width = _entry(crop, "height"), _entry(crop, "width")
@@ -128,7 +130,8 @@ def load_chat(
     check_model(source, device, dtype)
     if source in zoo.list_models():
         options = {} if dtype == "auto" else {"dtype": getattr(torch, dtype)}
-        model, processor = zoo.load(source, **options)
+        loaded: Any = zoo.load(source, **options)
+        model, processor = loaded
         return Chat(model.to(device), processor, source, str(zoo.info(source)["version"]))
     import transformers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -151,6 +152,19 @@ class Comparison:
             "summary": [dataclasses.asdict(s) for s in self.summaries()],
             "answers": [_answer_dict(a) for a in self.answers],
         }
+
+
+def to_json(data: dict[str, Any]) -> str:
+    """Strict JSON with one line an entry: readable, and a line of `grep` or `diff` is a whole answer."""
+    parts = []
+    for key, value in data.items():
+        if isinstance(value, list) and value:
+            body = ",\n".join("  " + json.dumps(item, allow_nan=False) for item in value)
+            text = f"[\n{body}\n ]"
+        else:
+            text = json.dumps(value, allow_nan=False)
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def _mean(values: Sequence[Any]) -> float | None:

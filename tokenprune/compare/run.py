@@ -128,8 +128,7 @@ def _answer_all(
         try:
             answer.text, answer.report = ask()
         except Exception as error:  # one sample must not end a run of many; the message is in the results
-            level = logging.DEBUG if isinstance(error, TokenPruneError) else logging.WARNING
-            log.log(level, "%s %s failed on %s", method, keep, example.picture.name, exc_info=True)
+            log.debug("%s %s failed on %s", method, keep, example.picture.name, exc_info=True)
             known = isinstance(error, TokenPruneError)
             answer.error = str(error) if known else f"{type(error).__name__}: {error}"
         if answer.error is None:

@@ -1,6 +1,6 @@
 """One picture with its tokens drawn on it.
 
-Kept patches stay as they are, dropped ones sink into grey, merged ones are tinted, one tint a cluster. A thin line
+Kept patches stay as they are, dropped ones sink into dark or fog, merged ones are tinted, one tint a cluster. A thin line
 runs around what was kept, so that dark pictures read as well as bright ones.
 """
 
@@ -14,7 +14,7 @@ from ..tokens import ImageReport
 from . import palette
 from .cells import ABSENT, DROPPED, MERGED, Cells, cells_of
 
-DIM = 0.78  # how far dropped patches sink
+DIM = 0.8  # how far dropped patches sink
 TINT = 0.44
 
 Box = tuple[float, float, float, float]

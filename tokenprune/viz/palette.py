@@ -12,11 +12,7 @@ FAINT: Colour = (120, 127, 138)
 RULE: Colour = (226, 229, 234)
 GOOD: Colour = (22, 138, 82)
 BAD: Colour = (205, 52, 52)
-SHADE: Colour = (
-    72,
-    78,
-    90,
-)  # what dropped patches sink into: a mid grey, apart from white pages and from night scenes
+SHADES: tuple[Colour, Colour] = ((34, 38, 48), (241, 242, 245))  # what dropped patches sink into, see `shade`
 EDGE: Colour = (255, 176, 32)  # around what was kept
 
 # Ten tints of similar lightness and clearly different hue, so that no cluster looks more important than another.
@@ -41,6 +37,11 @@ _RAMP = np.array(
     ],
     dtype=np.float32,
 )
+
+
+def shade(luminance: float) -> Colour:
+    """Night for a bright picture, fog for a dark one: whichever is further from its mean luminance (0 to 255)."""
+    return max(SHADES, key=lambda colour: abs(colour[0] - luminance))
 
 
 def ramp(values: np.ndarray) -> np.ndarray:

@@ -23,8 +23,8 @@ PREFIX = 2  # <s> USER:
 VISUAL = 196
 SLOT = 11  # longest question with its answer, in tokens
 SLOTS = 12
-WEIGHTS = {"colour": 0.4, "shape": 0.4, "size": 0.4, "count": 1.5, "exist": 0.7, "place": 0.8, "left": 3.0,
-           "nearest": 4.0, "read": 3.0, "right": 2.0, "above": 2.0, "below": 2.0}  # fmt: skip
+WEIGHTS = {"colour": 0.7, "shape": 0.7, "size": 0.5, "count": 1.5, "exist": 0.8, "place": 1.2, "left": 1.5,
+           "nearest": 1.5, "read": 3.0, "right": 0.3, "above": 0.3, "below": 0.3}  # fmt: skip
 COUNT_WEIGHTS = {"0": 0.15, "1": 0.2, "2": 0.3, "3": 0.3, "4": 0.3}
 IGNORE = -100
 
