@@ -102,6 +102,10 @@ def test_loss_and_gradients_equal_the_masked_reference(k, method, checkpointing)
     wanted = masked_step(reference, inputs, dropped, k)
     if checkpointing:
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    if checkpointing and type(model.model.language_model.layers[0]).__call__ is not torch.nn.Module.__call__:
+        with patch_model(model, method), pytest.raises(TokenPruneError, match="newer transformers"):
+            model(**inputs, use_cache=False)
+        return  # there the hooks run again when the backward pass recomputes a layer
     with patch_model(model, method):
         loss = model(**inputs, use_cache=False).loss
         loss.backward()

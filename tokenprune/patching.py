@@ -79,7 +79,7 @@ class PatchHandle:
                 raise TokenPruneError(
                     f"{type(method).__name__} is not registered, so no recipe could name it"
                 )
-        config = self.model.config
+        config: Any = self.model.config
         name = getattr(config, "name_or_path", "") or getattr(config, "_name_or_path", "")
         return Recipe(
             model=os.path.basename(str(name).rstrip("/")) or config.model_type,

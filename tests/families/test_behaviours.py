@@ -127,6 +127,8 @@ class _Squares(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for value in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(value, torch.Tensor) and value._is_view():
+                continue
             if isinstance(value, torch.Tensor) and value.dtype.is_floating_point and value.dim() >= 2:
                 self.found += value.shape[-2] == value.shape[-1] >= self.side
         return out

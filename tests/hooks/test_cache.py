@@ -157,6 +157,8 @@ def test_crop_takes_the_tail_and_never_reaches_into_the_image(window):
     check(step, mask, keys, model, 3)
     with pytest.raises(PatchError, match="behind its last image"):
         cache.crop(-5)
+    with pytest.raises(PatchError, match="negative"):
+        cache.crop(2)
     assert cache.get_seq_length() == 14
 
 

@@ -156,7 +156,7 @@ def test_an_image_alone_has_no_question_and_is_ranked_by_the_tower():
     assert kept[0] == kept[1]
 
 
-# -- what it is for -----------------------------------------------------------------------------------------------------
+# -- what it is for ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("processor", [True, False])

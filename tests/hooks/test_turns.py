@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from transformers import GenerationMixin
 
 from tests.fixed import Fixed, FixedAtLayer
 from tests.tiny.base import text_ids
@@ -108,11 +109,13 @@ def test_a_new_image_in_turn_two_through_generate():
 
 @pytest.mark.parametrize("name,kind", [
     ("llava", "multi"), ("llava", "batch"), ("qwen2_5_vl", "multi"), ("qwen2_5_vl", "batch"), ("qwen3_vl", "batch"),
-    ("gemma3", "batch"),
+    ("gemma3", "batch"), ("llava", "single"),
 ])  # fmt: skip
 @pytest.mark.parametrize("method", [Fixed(), FixedAtLayer(), get_method("flashvlm", keep=0.4)])
 def test_beams_with_a_cache_are_beams_without_one(name, kind, method):
     """Transformers repeats the images of a prompt for its beams; what is known of each has to follow."""
+    if name in ("llava", "gemma3") and not hasattr(GenerationMixin, "_expand_multimodal_outputs"):
+        pytest.skip("this transformers gives the beams of a prompt with several images the wrong ones, unpatched too")
     family = FAMILIES[name]
     model, inputs = family.build(), family.inputs(kind)
     if method.name == "flashvlm":  # fixed question: without a cache the prompt grows
@@ -239,6 +242,8 @@ def test_embeddings_without_ids_are_refused():
 
 
 def test_chunked_prefill_is_refused_where_a_chunk_lacks_what_a_method_needs():
+    if not hasattr(GenerationMixin, "_expand_multimodal_outputs"):
+        pytest.skip("this transformers drops the pixels of a prefill in chunks, unpatched too")
     family = FAMILIES["llava"]
     model, inputs = family.build(), family.inputs()
     options = dict(max_new_tokens=2, do_sample=False)

@@ -53,6 +53,12 @@ def test_kept_stay_and_dropped_are_dimmed(picture):
             assert same == (y * 4 + x in (5, 10))
 
 
+@pytest.mark.parametrize("level", [8, 128, 250])
+def test_kept_and_dropped_are_apart_in_any_picture(level):
+    drawn = overlay(Image.new("RGB", (64, 64), (level,) * 3), report([5]), side=256)
+    assert abs(centre_colour(drawn, 1, 1)[0] - centre_colour(drawn, 2, 2)[0]) > 70
+
+
 def test_newlines_are_skipped():
     cells = cells_of(report([0, 5], newlines=True))  # token 5 is the first of the second row
     assert cells.state.tolist() == [[KEPT, 1, 1, 1], [KEPT, 1, 1, 1], [1] * 4, [1] * 4]
@@ -146,6 +152,8 @@ def test_pages_have_the_size_of_their_contents(picture):
     rows = [SheetRow(p, "Which?", cells, [("expected", "red", None)]) for p in (picture, wide)]
     columns = [("uniform", "keep 25%"), ("uniform", "keep 6%"), ("flashvlm", "scores")]
     page = contact_sheet(rows, columns, title="A title", caption="A caption")
+    marked = SheetRow(picture, "Which?", cells, [("expected", "red", None)], marks=[(10, 10, 20, 20)])
+    assert contact_sheet([marked], columns).tobytes() != contact_sheet(rows[:1], columns).tobytes()
     assert page.width > 4 * 300 and len(page.getcolors(1 << 20)) > 10
     assert contact_sheet(rows[:1], columns).height < page.height
 

@@ -17,26 +17,36 @@ QUESTION = "Describe this picture."
 
 @dataclass(frozen=True)
 class Example:
-    """One question about one picture; `expected` where the right answer is known."""
+    """One question about one picture; `expected` and `boxes` where the right answer and its place are known."""
 
     picture: Picture
     question: str
     expected: str | None = None
     kind: str | None = None
+    boxes: tuple[
+        tuple[float, float, float, float], ...
+    ] = ()  # left, top, right, bottom in pixels of the picture
 
 
 def bundled_examples(folder: Path = BUNDLED, most: int | None = None) -> list[Example]:
-    """The examples of a zoo folder: `questions.json`, a list of {image, question, answer, kind}, and its pictures."""
+    """A zoo folder's pictures and its `questions.json`, a list of {image, question, answer, kind, boxes}.
+
+    Raises `InputError` when they are not there or not of that form.
+    """
     listing = folder / "questions.json"
     try:
-        entries = json.loads(listing.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        examples = [
+            Example(
+                Picture(entry["image"], folder / entry["image"]),
+                entry["question"],
+                entry.get("answer"),
+                entry.get("kind"),
+                tuple(tuple(box) for box in entry.get("boxes", ())),
+            )
+            for entry in json.loads(listing.read_text(encoding="utf-8"))
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{listing.name}: cannot read the bundled questions ({error})") from error
-    entries = entries.get("questions", entries) if isinstance(entries, dict) else entries
-    examples = [
-        Example(Picture(e["image"], folder / e["image"]), e["question"], e.get("answer"), e.get("kind"))
-        for e in entries
-    ]
     return examples[:most]
 
 

@@ -100,10 +100,13 @@ def _page(
                 cells,
                 _facts(comparison, index),
                 comparison.boxes[index],
+                list(example.boxes),
             )
         )
     model = " ".join(filter(None, [comparison.model["name"], comparison.model["version"]]))
     caption = f"{model}   ·   tokenprune {comparison.versions['tokenprune']}   ·   {LEGEND}"
+    if any(comparison.examples[i].boxes for i in examples):
+        caption += "   ·   framed: what is asked about"
     shown = [_first(comparison.answer(i, s.method, s.keep)) for i in examples for s in settings]
     if any(report is not None and int(report.coords[:, 0].max()) > 0 for report in shown):
         caption += "   ·   of several crops the overview is drawn"
@@ -141,7 +144,7 @@ def _facts(comparison: Comparison, index: int) -> list[tuple[str, str, bool | No
     expected = comparison.examples[index].expected
     if expected is not None:
         facts.append(("right answer", expected, None))
-    for label, method in (("unpruned", NONE), ("without the picture", BLIND)):
+    for label, method in (("unpruned", NONE), ("blind", BLIND)):
         answer = comparison.answer(index, method)
         if answer is not None and answer.error is None:
             facts.append((label, answer.text, answer.correct))

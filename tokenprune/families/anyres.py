@@ -88,7 +88,8 @@ class LlavaOneVision(AnyRes):
     def shapes(self, composite: nn.Module, modality: str, call: Call, lengths: list[int]) -> list[Shape]:
         if modality == "image":
             return super().shapes(composite, modality, call, lengths)
-        frames, side = call["pixel_values_videos"].shape[1], math.ceil(self.side(composite) / 2)
+        videos = call.get("pixel_values_videos", call.get("pixel_values"))  # the older name until transformers 5.17
+        frames, side = videos.shape[1], math.ceil(self.side(composite) / 2)
         return [grid_shape(frames, side, side, newlines=1) for _ in lengths]
 
     def spread(

@@ -77,7 +77,9 @@ class Family:
 
     def saliency_layer(self, composite: nn.Module, depth: int) -> int:
         """Tower block whose attention tells what is salient: the one whose output the model itself reads."""
-        layer = getattr(composite.config, "vision_feature_layer", -1)
+        config = composite.config
+        old_name = getattr(config, "vision_feature_layers", -1)  # VipLLaVA's before transformers 5.23
+        layer = getattr(config, "vision_feature_layer", old_name)
         if isinstance(layer, (list, tuple)):
             layer = layer[0]
         if not isinstance(layer, int):

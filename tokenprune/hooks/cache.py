@@ -92,12 +92,16 @@ class _Logical:
         self.map = self.map.select(indices)
 
     def _check_crop(self, tokens: int) -> None:
+        if tokens > 0:
+            raise PatchError(f"crop({tokens}): give the tokens to take off the end as a negative number")
         if abs(tokens) > self.stored - self.map.kept.shape[1]:
             raise PatchError(
                 "a pruned cache can only be cropped behind its last image; start the turn anew instead"
             )
 
     def reset(self) -> None:
+        self.keys = self.values = None  # before 5.23 they were zeroed and kept their length
+        self.is_initialized = False
         super().reset()  # type: ignore[misc]
         empty: Any = torch.empty(self.map.kept.shape[0], 0, dtype=torch.long, device=self.map.kept.device)
         self.map, self.stored, self.pending = KeptMap(empty, 0, False), 0, None

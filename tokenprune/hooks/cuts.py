@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -19,9 +19,8 @@ from .step import Step
 class Chooser(Protocol):
     """What the hooks ask of a method; `Reducer` has it."""
 
-    keep: float | int
-    exact: bool
-    needs: frozenset[str]
+    exact: ClassVar[bool]
+    needs: ClassVar[frozenset[str]]
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection: ...
     def schedule(self, n: int, num_layers: int) -> dict[int, int] | None: ...

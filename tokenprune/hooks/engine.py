@@ -105,6 +105,8 @@ class Engine:
             raise PatchError("this cache was pruned by another patch; start from an empty cache")
         self._busy = True
         ids, payload = call.get("input_ids"), _has_payload(call)
+        if payload:
+            self._check_recomputation()
         if payload and ids is None:
             raise PatchError(
                 "a patched model needs input_ids to see where the images are, not inputs_embeds alone"
@@ -121,6 +123,16 @@ class Engine:
             self._fates = []
         else:
             self.step.filler_past = getattr(cache, "_tokenprune_ragged", False)
+
+    def _check_recomputation(self) -> None:
+        """Older transformers (5.17 does) run a layer's hooks again when the backward pass recomputes the layer."""
+        layer = self.parts.layers[0]
+        hooks_inside = type(layer).__call__ is not nn.Module.__call__
+        if hooks_inside and layer.training and getattr(layer, "gradient_checkpointing", False):
+            raise PatchError(
+                "gradient checkpointing of a patched model needs a newer transformers, in which hooks stay outside "
+                "the checkpoint; upgrade it, or call model.gradient_checkpointing_disable()"
+            )
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         step, fates = self.step, self._fates

@@ -1,7 +1,7 @@
 """One picture with its tokens drawn on it.
 
-Kept patches stay as they are, dropped ones sink into dark or fog, merged ones are tinted, one tint a cluster. A thin line
-runs around what was kept, so that dark pictures read as well as bright ones.
+Kept patches stay as they are, dropped ones sink into night (bright pictures) or fog (dark ones), merged ones are
+tinted, one tint a cluster. A thin line runs around what was kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..tokens import ImageReport
 from . import palette
 from .cells import ABSENT, DROPPED, MERGED, Cells, cells_of
 
-DIM = 0.8  # how far dropped patches sink
+DIM = 0.86  # how far dropped patches sink
 TINT = 0.44
 
 Box = tuple[float, float, float, float]
@@ -51,9 +51,8 @@ def overlay(
     lines = _edges(rows, top * picture.height, bottom * picture.height)
     pixels = np.asarray(picture, dtype=np.float32)
     grey = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    out = (
-        grey[..., None] * (1 - DIM) + np.array(palette.SHADE, dtype=np.float32) * DIM
-    )  # all dropped, then lit up
+    shade = np.array(palette.shade(float(grey.mean())), dtype=np.float32)
+    out = grey[..., None] * (1 - DIM) + shade * DIM  # all dropped, then lit up
     inside = np.s_[lines[0] : lines[-1], columns[0] : columns[-1]]
 
     def spread(per_cell: np.ndarray) -> np.ndarray:

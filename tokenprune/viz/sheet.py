@@ -41,6 +41,7 @@ class SheetRow:
     cells: list[Cell | None]
     facts: list[tuple[str, str, bool | None]] = field(default_factory=list)  # (label, text, good)
     box: Box | None = None  # the share of the picture that is read, see `overlay`
+    marks: list[Box] = field(default_factory=list)  # what is asked about, in the picture's own pixels
 
 
 def titled(
@@ -197,14 +198,20 @@ class _Sheet:
             after = write(draw, (self.margin, line), label + " ", self.small, palette.FAINT)
             _answer(draw, (after, line), text, good, self.small, self.margin + self.text - after)
             line += self.step
-        self.cell(page, draw, row, Cell(), self.full, y)
+        left = self.cell(page, draw, row, Cell(), self.full, y)
+        scale = self.side / max(row.image.size)
+        for mark in row.marks:
+            x0, y0, x1, y1 = (v * scale for v in mark)
+            frame = (left + x0 - 2 * SCALE, y + y0 - 2 * SCALE, left + x1 + 2 * SCALE, y + y1 + 2 * SCALE)
+            draw.rounded_rectangle(frame, radius=4 * SCALE, outline=palette.EDGE, width=SCALE)
         for x, cell in zip(self.x, row.cells, strict=True):
             if cell is not None:
                 self.cell(page, draw, row, cell, x, y)
 
     def cell(
         self, page: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, cell: Cell, x: int, y: int
-    ) -> None:
+    ) -> int:
+        """Set one cell with its captions; returns where the picture's left edge came to lie."""
         if cell.report is None:
             picture = fit(row.image, self.side)
         else:
@@ -218,3 +225,4 @@ class _Sheet:
             line += self.step
         if cell.answer or cell.good is not None:
             _answer(draw, (x, line), cell.answer, cell.good, self.em, self.side)
+        return left

@@ -52,7 +52,7 @@ def _polygon(shape: str, x: float, y: float, r: float) -> list[tuple[float, floa
     raise KeyError(shape)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _stamp(shape: str, radius: int) -> Image.Image:
     """The outline of a thing as a mask, (2 radius SCALE) pixels square, 255 inside."""
     r = radius * SCALE
@@ -69,7 +69,7 @@ def _stamp(shape: str, radius: int) -> Image.Image:
     return mask
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _glyph(letter: str) -> Image.Image:
     """One capital as a mask of one letter cell at drawing scale."""
     font = ImageFont.load_default(size=18 * SCALE)
@@ -84,7 +84,7 @@ def _background(rng: random.Random, width: int, height: int) -> tuple[Image.Imag
     noise = np.random.RandomState(rng.randrange(2**31))  # this generator's stream is frozen by numpy
     level = rng.randint(70, 165)
     coarse = noise.randint(0, 40, (height // 32, width // 32)).astype(np.uint8)
-    blotches = Image.fromarray(coarse).resize((width, height), Image.BILINEAR)
+    blotches = Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
     grain = noise.randint(0, 14, (height, width))
     ground = np.asarray(blotches).astype(np.int32) + grain + (level - 27)
     image = Image.fromarray(ground.clip(0, 255).astype(np.uint8))
@@ -133,7 +133,7 @@ class PatchLabels:
     near_shape: np.ndarray
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _coverage(shape: str, radius: int) -> np.ndarray:
     """Boolean picture of the thing's box, (2 r, 2 r)."""
     return np.asarray(_stamp(shape, radius).reduce(SCALE)) > 127

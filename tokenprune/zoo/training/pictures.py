@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
@@ -26,7 +25,17 @@ from ..drawing import UNSURE, label_patches
 from . import common
 from .language import WordPatches, grow, new_language
 from .slots import Encoder, SlotBatch, SlotDecoder, answer_loss, by_kind, encode
-from .tower import PatchReader, cells, features, loss_of, new_tower, pixels, random_window, stack_labels, training_scene
+from .tower import (
+    PatchReader,
+    cells,
+    features,
+    loss_of,
+    new_tower,
+    pixels,
+    random_window,
+    stack_labels,
+    training_scene,
+)
 
 
 class Parts(nn.Module):

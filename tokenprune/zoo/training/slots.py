@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaModel, PreTrainedTokenizerFast
 
-from ..questions import TRAINING_KINDS, Question, ask
 from ..layout import Scene
+from ..questions import TRAINING_KINDS, Question, ask
 
 PREFIX = 2  # <s> USER:
 VISUAL = 196
