@@ -55,9 +55,11 @@ def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def hush() -> None:
-    """Leave the terminal to us: transformers' own bars and notes are about loading, not about pruning."""
+    """Leave the terminal to us: the libraries' own bars, notes and retries are about loading, not about pruning."""
+    import huggingface_hub
     import transformers
 
+    huggingface_hub.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", module="transformers")

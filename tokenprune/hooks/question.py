@@ -83,7 +83,9 @@ class QuestionFinder:
 
         The template's text is searched in the decoded prompt, white space aside, since tokens may join across it.
         """
-        pieces = [_squeeze(self.tokenizer.decode([i])) for i in ids.tolist()]
+        order = ids.tolist()
+        known = {i: _squeeze(self.tokenizer.decode([i])) for i in set(order)}  # an image is one id many times over
+        pieces = [known[i] for i in order]
         joined = "".join(pieces)
         end = joined.rfind(self.after) if self.after else len(joined)
         if end < 0:

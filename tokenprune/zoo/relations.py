@@ -32,8 +32,10 @@ def beside(things: Sequence[Thing], thing: Thing, side: str) -> tuple[Thing | No
     return (clear[0], True) if len(clear) == len(possible) == 1 else (None, False)
 
 
-def nearest(things: Sequence[Thing], thing: Thing) -> tuple[Thing, bool]:
+def nearest(things: Sequence[Thing], thing: Thing) -> tuple[Thing | None, bool]:
     """The nearest other thing, and whether that is plain: within 64 pixels, the next one half as far again."""
+    if len(things) < 3:
+        return None, False  # too few to be a question
     others = [(math.dist((thing.x, thing.y), (o.x, o.y)), o) for o in things if o is not thing]
     (first, other), (second, _) = sorted(others, key=lambda pair: pair[0])[:2]
     return other, first <= 64 and second >= 1.5 * first
