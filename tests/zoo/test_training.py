@@ -16,7 +16,9 @@ def test_every_phase_runs_and_resumes_and_the_result_is_a_stock_model(tmp_path):
     torch.manual_seed(0)
     tower.train(tmp_path, SECONDS, name="tower", **TINY)
     language.train(tmp_path, SECONDS, layers=2, name="language", **TINY)
-    options = dict(layers=4, tower="tower", language="language", align_minutes=SECONDS, tower_rate=1e-4, **TINY)
+    options = dict(
+        layers=4, tower="tower", language="language", align_minutes=SECONDS, tower_rate=1e-4, **TINY
+    )
     pictures.train(tmp_path, SECONDS, name="pictures", journal_every=1, **options)
     first = torch.load(tmp_path / "pictures.pt", weights_only=True)
     assert first["step"] >= 1

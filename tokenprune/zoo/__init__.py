@@ -1,7 +1,7 @@
 """Embedded vision-language models and the procedural suites they were trained on.
 
-    from tokenprune.zoo import load
-    model, processor = load("tiny-llava")      # stock Hugging Face classes, offline
+from tokenprune.zoo import load
+model, processor = load("tiny-llava")      # stock Hugging Face classes, offline
 """
 
 from __future__ import annotations

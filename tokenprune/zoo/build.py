@@ -141,7 +141,9 @@ def build_processor() -> LlavaProcessor:
 
     # The PIL class needs no torchvision; AutoProcessor picks whichever of the two is installed.
     return LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}),
+        image_processor=CLIPImageProcessorPil(
+            size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}
+        ),
         tokenizer=build_tokenizer(),
         patch_size=16,
         vision_feature_select_strategy="default",
@@ -163,7 +165,9 @@ def start_language(model: nn.Module) -> None:
     nn.init.normal_(model.embed_tokens.weight, std=0.1)
 
 
-def new_model(vision: dict | None = None, text: dict | None = None, seed: int = 0) -> LlavaForConditionalGeneration:
+def new_model(
+    vision: dict | None = None, text: dict | None = None, seed: int = 0
+) -> LlavaForConditionalGeneration:
     """An untrained model of the final shape, in float32."""
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(llava_config(vision, text))
@@ -175,7 +179,9 @@ def new_model(vision: dict | None = None, text: dict | None = None, seed: int = 
     return model
 
 
-def save_folder(model: LlavaForConditionalGeneration, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+def save_folder(
+    model: LlavaForConditionalGeneration, folder: Path, dtype: torch.dtype = torch.float16
+) -> None:
     """Write model and processor as `from_pretrained` reads them; the model keeps its own dtype."""
     folder.mkdir(parents=True, exist_ok=True)
     half = {name: value.to(dtype) for name, value in model.state_dict().items() if name != "lm_head.weight"}

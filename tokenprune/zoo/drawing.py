@@ -75,7 +75,9 @@ def _glyph(letter: str) -> Image.Image:
     font = ImageFont.load_default(size=18 * SCALE)
     cell = LETTER * SCALE
     mask = Image.new("L", (cell, cell), 0)
-    ImageDraw.Draw(mask).text((cell / 2, cell / 2 + 1), letter, fill=255, font=font, anchor="mm", stroke_width=1)
+    ImageDraw.Draw(mask).text(
+        (cell / 2, cell / 2 + 1), letter, fill=255, font=font, anchor="mm", stroke_width=1
+    )
     return mask
 
 

@@ -47,7 +47,9 @@ def _batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]
 
 
 @torch.no_grad()
-def answers(model, processor, samples: Sequence[Sample], keep: float = 1.0, batch: int = 32, seed: int = 0) -> list[str]:
+def answers(
+    model, processor, samples: Sequence[Sample], keep: float = 1.0, batch: int = 32, seed: int = 0
+) -> list[str]:
     """The model's answer to each sample, greedy. `keep` < 1 leaves it a random share of the visual tokens."""
     generator = torch.Generator().manual_seed(seed)
     found: list[str] = []
@@ -89,7 +91,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the suite")
     hide = parser.add_mutually_exclusive_group()
     hide.add_argument("--blind", action="store_true", help="hide every visual token")
-    hide.add_argument("--random", type=float, metavar="KEEP", help="keep this random share of the visual tokens")
+    hide.add_argument(
+        "--random", type=float, metavar="KEEP", help="keep this random share of the visual tokens"
+    )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args(argv)
@@ -99,14 +103,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep = 0.0 if arguments.blind else 1.0 if arguments.random is None else arguments.random
     scores = score(samples, answers(model, processor, samples, keep, arguments.batch))
     guess = majority(samples)
-    table = Table(title=f"{arguments.model}, {arguments.split} {suite_hash(samples)}, {keep:.1%} of visual tokens")
+    table = Table(
+        title=f"{arguments.model}, {arguments.split} {suite_hash(samples)}, {keep:.1%} of visual tokens"
+    )
     for column in ("kind", "exact", "majority"):
         table.add_column(column, justify="left" if column == "kind" else "right")
     for kind, value in scores.items():
         table.add_row(kind, f"{value:.1%}", f"{guess[kind]:.1%}" if kind in guess else "")
     Console().print(table)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"keep": keep, "split": arguments.split, "exact": scores}, indent=2))
+        arguments.json.write_text(
+            json.dumps({"keep": keep, "split": arguments.split, "exact": scores}, indent=2)
+        )
 
 
 if __name__ == "__main__":

@@ -50,14 +50,18 @@ def _colour(scene: Scene, _: random.Random) -> Iterator[Question]:
     plain = _unique(scene.things, lambda t: t.shape)
     for thing in _unique(scene.things, lambda t: (t.size, t.shape)):
         reference = thing.shape if thing in plain else f"{thing.size} {thing.shape}"
-        yield Question("colour", f"what colour is the {reference}?", thing.colour, (thing.box,), (thing.name,))
+        yield Question(
+            "colour", f"what colour is the {reference}?", thing.colour, (thing.box,), (thing.name,)
+        )
 
 
 def _shape(scene: Scene, _: random.Random) -> Iterator[Question]:
     plain = _unique(scene.things, lambda t: t.colour)
     for thing in _unique(scene.things, lambda t: (t.size, t.colour)):
         reference = thing.colour if thing in plain else f"{thing.size} {thing.colour}"
-        yield Question("shape", f"what shape is the {reference} object?", thing.shape, (thing.box,), (thing.name,))
+        yield Question(
+            "shape", f"what shape is the {reference} object?", thing.shape, (thing.box,), (thing.name,)
+        )
 
 
 def _size(scene: Scene, _: random.Random) -> Iterator[Question]:
@@ -86,7 +90,11 @@ def _exist(scene: Scene, rng: random.Random) -> Iterator[Question]:
         name = " ".join(pair)
         yield Question("exist", f"is there {article(name)} {name}?", "yes", boxes, (name,))
         for _ in range(20):
-            other = rng.choice(near) if rng.random() < 0.75 else (rng.choice(list(COLOURS)), rng.choice(list(SHAPES)))
+            other = (
+                rng.choice(near)
+                if rng.random() < 0.75
+                else (rng.choice(list(COLOURS)), rng.choice(list(SHAPES)))
+            )
             if other not in present and (new or other not in HELD_OUT_PAIRS):
                 name = " ".join(other)
                 yield Question("exist", f"is there {article(name)} {name}?", "no", (), (name,))
@@ -128,7 +136,9 @@ def _nearest(scene: Scene, _: random.Random) -> Iterator[Question]:
 
 def _read(scene: Scene, _: random.Random) -> Iterator[Question]:
     if scene.word:
-        yield Question("read", "what word is written?", scene.word.text, (scene.word.box,), (scene.word.text,))
+        yield Question(
+            "read", "what word is written?", scene.word.text, (scene.word.box,), (scene.word.text,)
+        )
 
 
 _ASKERS: dict[str, Callable[[Scene, random.Random], Iterator[Question]]] = {

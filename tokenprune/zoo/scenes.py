@@ -130,4 +130,6 @@ def majority(samples: list[Sample]) -> dict[str, float]:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for sample in samples:
         answers[sample.kind][sample.answer] += 1
-    return {kind: max(answers[kind].values()) / sum(answers[kind].values()) for kind in KINDS if kind in answers}
+    return {
+        kind: max(answers[kind].values()) / sum(answers[kind].values()) for kind in KINDS if kind in answers
+    }

@@ -149,7 +149,9 @@ def train(
         )  # fmt: skip
 
     while (share := team.agree(journal.seconds / (minutes * 60))) < 1:
-        common.set_rate(optim, rate * min(1.0, (step + 1) / 200) * common.cosine(int(share * 1000), 1000, 0, 0.1))
+        common.set_rate(
+            optim, rate * min(1.0, (step + 1) / 200) * common.cosine(int(share * 1000), 1000, 0, 0.1)
+        )
         windows = [random_window(rng, window) for _ in range(batch)]
         scenes = [training_scene(rng, one) for one in windows]
         questions = encode(scenes, encoder, rng)
@@ -173,8 +175,12 @@ def train(
 
 
 def step_once(
-    model: LlamaModel, patches: WordPatches, decoder: SlotDecoder, labels: dict[str, torch.Tensor],
-    where: torch.Tensor, questions: SlotBatch,
+    model: LlamaModel,
+    patches: WordPatches,
+    decoder: SlotDecoder,
+    labels: dict[str, torch.Tensor],
+    where: torch.Tensor,
+    questions: SlotBatch,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     embedding = model.embed_tokens.weight
     labels = {name: whole.gather(1, where) for name, whole in labels.items()}

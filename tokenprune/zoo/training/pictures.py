@@ -80,7 +80,9 @@ def set_scale(parts: Parts, item: Batch) -> None:
     states = features(parts.reader.tower, item.images, item.where)[:, 1:]
     target = parts.words(item.labels, item.where, parts.language.embed_tokens.weight)
     parts.projector.linear_1.weight.div_(states.pow(2).mean().sqrt())
-    parts.projector.linear_2.weight.mul_(target.pow(2).mean().sqrt() / parts.projector(states).pow(2).mean().sqrt())
+    parts.projector.linear_2.weight.mul_(
+        target.pow(2).mean().sqrt() / parts.projector(states).pow(2).mean().sqrt()
+    )
 
 
 @dataclass
@@ -153,7 +155,9 @@ def train(
     encoder, rng = Encoder(build_tokenizer()), random.Random((seed * 1_000_003 + step) * 64 + team.rank)
     torch.manual_seed(seed + team.rank)
     journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), common.Average(), time.time()
-    weights = [w for group in (optim.param_groups + (slow.param_groups if slow else [])) for w in group["params"]]
+    weights = [
+        w for group in (optim.param_groups + (slow.param_groups if slow else [])) for w in group["params"]
+    ]
 
     def keep() -> None:
         if team.rank == 0:
@@ -187,7 +191,9 @@ def train(
                 hidden = decoder(visual.float(), item.questions)
             answer, right = answer_loss(hidden, parts.language.embed_tokens.weight, item.questions)
             loss = loss + answer
-            numbers.update(answer=answer.detach(), all=right.float().mean(), **by_kind(right, item.questions.kinds))
+            numbers.update(
+                answer=answer.detach(), all=right.float().mean(), **by_kind(right, item.questions.kinds)
+            )
             if moving:
                 patches = parts.reader.norm(states[:, 1:].float())
                 logits = {key: head(patches) for key, head in parts.reader.heads.items()}

@@ -187,5 +187,7 @@ def answer_loss(
 def by_kind(right: torch.Tensor, kinds: torch.Tensor) -> dict[str, float]:
     """Share of right answers of each kind that occurs."""
     return {
-        kind: right[kinds == i].float().mean().item() for i, kind in enumerate(TRAINING_KINDS) if (kinds == i).any()
+        kind: right[kinds == i].float().mean().item()
+        for i, kind in enumerate(TRAINING_KINDS)
+        if (kinds == i).any()
     }

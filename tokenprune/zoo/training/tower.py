@@ -29,8 +29,19 @@ log = logging.getLogger(__name__)
 VISUAL = GRID * GRID
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-FIELDS = {"colour": len(COLOURS), "shape": len(SHAPES), "size": len(SIZES), "letter": len(LETTERS), "centre": 1}
-RELATIONS = {"left_colour": len(COLOURS), "left_shape": len(SHAPES), "near_colour": len(COLOURS), "near_shape": len(SHAPES)}
+FIELDS = {
+    "colour": len(COLOURS),
+    "shape": len(SHAPES),
+    "size": len(SIZES),
+    "letter": len(LETTERS),
+    "centre": 1,
+}
+RELATIONS = {
+    "left_colour": len(COLOURS),
+    "left_shape": len(SHAPES),
+    "near_colour": len(COLOURS),
+    "near_shape": len(SHAPES),
+}
 FIELDS |= RELATIONS
 
 
@@ -99,10 +110,14 @@ class PatchReader(nn.Module):
         self.scene_norm = nn.LayerNorm(width)
         self.scene = nn.Linear(width, len(COLOURS) + len(SHAPES) + len(LETTERS))
 
-    def forward(self, images: torch.Tensor, where: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def forward(
+        self, images: torch.Tensor, where: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         states = features(self.tower, images, where)
         patches = self.norm(states[:, 1:])
-        return {name: head(patches) for name, head in self.heads.items()}, self.scene(self.scene_norm(states[:, 0]))
+        return {name: head(patches) for name, head in self.heads.items()}, self.scene(
+            self.scene_norm(states[:, 0])
+        )
 
 
 def scene_targets(labels: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -170,7 +185,9 @@ def train(
 
     while journal.seconds < minutes * 60:
         share = journal.seconds / (minutes * 60)
-        common.set_rate(optim, rate * min(1.0, (step + 1) / 100) * common.cosine(int(share * 1000), 1000, 0, 0.02))
+        common.set_rate(
+            optim, rate * min(1.0, (step + 1) / 100) * common.cosine(int(share * 1000), 1000, 0, 0.02)
+        )
         windows = [random_window(rng, window) for _ in range(batch)]
         scenes = [training_scene(rng, one) for one in windows]
         images = torch.from_numpy(np.stack(list(map(pixels, scenes, windows))))
