@@ -64,6 +64,8 @@ RECIPE: tuple[Phase, ...] = (
                                        "batch": 16, **WHOLE}, team=True),
     Phase("pictures16", 5, "pictures", {"minutes": 17, "layers": 16, "rate": 1e-3, "tower_rate": 5e-4,
                                         "start": "pictures8", "batch": 16, **WHOLE}, team=True),
+    Phase("pictures16b", 6, "pictures", {"minutes": 11, "layers": 16, "rate": 7e-4, "tower_rate": 4e-4,
+                                         "start": "pictures16", "batch": 16, **WHOLE}, team=True),
 )  # fmt: skip
 
 #: What the card reports: row -> (split, share of the visual tokens left, at random, questions).

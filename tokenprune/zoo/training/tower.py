@@ -159,8 +159,8 @@ def new_tower() -> CLIPVisionModel:
 
 
 def train(
-    out: Path, minutes: float, window: int = 7, batch: int = 64, rate: float = 2e-3, compiled: bool = True, seed: int = 0,
-    name: str = "tower", start: str | None = None,
+    out: Path, minutes: float, window: int = 7, batch: int = 64, rate: float = 2e-3, compiled: bool = True,
+    seed: int = 0, name: str = "tower", start: str | None = None,
 ) -> None:  # fmt: skip
     """Train for `minutes` of wall time in all, resuming from `out/<name>.pt`, or else from phase `start`."""
     torch.manual_seed(seed)
