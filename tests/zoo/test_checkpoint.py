@@ -12,7 +12,7 @@ from tokenprune.zoo.evaluate import answers, prompt_of, score
 from tokenprune.zoo.scenes import suite, suite_hash
 
 NAME = "tiny-llava"
-MARGIN = 0.04  # two standard errors of 200 questions answered right nine times in ten
+MARGIN = 0.05  # three standard errors of 225 questions answered right 93 times in a hundred
 
 
 def test_it_is_listed_with_its_card():
@@ -64,7 +64,8 @@ def test_the_suite_tells_methods_apart():
 @pytest.mark.slow
 def test_it_answers_as_well_as_its_card_says():
     model, processor = load(NAME)
-    samples = suite("test", 207, seed=11)
+    measured = info(NAME)["suites"]["test"]
+    samples = suite("test", measured["questions"], measured["seed"])[::10]
     found = score(samples, answers(model, processor, samples))
     assert found["all"] >= info(NAME)["exact"]["test"]["all"] - MARGIN
 

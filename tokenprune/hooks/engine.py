@@ -173,8 +173,13 @@ class Engine:
             if step is None:
                 return None
             if self._fates is None:  # a later call on a pruned cache: only masks can need work
-                if kwargs.get("attention_mask") is None and not step.filler_past:
+                mask = kwargs.get("attention_mask")
+                if mask is None and not step.filler_past:
                     return None
+                if args and "attention_mask" in kwargs:  # the short way of every decode step
+                    cache = kwargs.get("past_key_values")
+                    new = step.enter_layer(cache, cache_slot, mask, args[0].device)
+                    return None if new is mask else (args, {**kwargs, "attention_mask": new})
             elif cuts_here:
                 args, kwargs = self._cut(place, args, kwargs, step)
             return self._shorten(cache_slot, args, kwargs, step)

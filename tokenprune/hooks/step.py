@@ -9,7 +9,7 @@ import torch
 from torch import LongTensor, Tensor, nn
 
 from ..errors import PatchError
-from .cache import FILLER, KeptMap, cache_layer, is_logical, make_logical
+from .cache import FILLER, KeptMap, LogicalLayer, cache_layer, is_logical, make_logical
 from .layout import Layout
 from .masks import causal, remap
 
@@ -33,6 +33,7 @@ class Step:
             Callable[[Tensor, Tensor], Tensor]
         ] = []  # (features, visual mask) -> features, DeepStack
         self._gathered: dict[Any, tuple[Any, Any]] = {}
+        self._latest: tuple[Any, ...] | None = None  # (map, stored, mask, its physical form) of the layer before
         self._maps: dict[Any, tuple[Any, ...]] = {}
 
     @property
@@ -132,6 +133,16 @@ class Step:
     def enter_layer(self, cache: Any, index: int, mask: Any, device: torch.device) -> Any:
         """Prepare the cache layer for what this layer will store and return the mask in physical terms."""
         layer = None if cache is None else cache_layer(cache, index)
+        if self.index is None and type(layer) is LogicalLayer:  # decode: layers of one history share one mask
+            known = self._latest
+            if known is not None and known[0] is layer.map and known[1] == layer.stored and known[2] is mask:
+                return known[3]
+            result = self._physical_mask(cache, index, layer, mask, device)
+            self._latest = (layer.map, layer.stored, mask, result)
+            return result
+        return self._physical_mask(cache, index, layer, mask, device)
+
+    def _physical_mask(self, cache: Any, index: int, layer: Any, mask: Any, device: torch.device) -> Any:
         if self.index is not None and layer is not None and hasattr(layer, "get_mask_sizes"):
             layer = make_logical(cache, index, self.owner, self._identity)
         pruned_past = is_logical(layer)
