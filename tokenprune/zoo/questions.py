@@ -129,7 +129,7 @@ def _beside(side: str) -> Callable[[Scene, random.Random], Iterator[Question]]:
 def _nearest(scene: Scene, _: random.Random) -> Iterator[Question]:
     for thing in _unique(scene.things, lambda t: t.pair):
         other, plain = nearest(scene.things, thing)
-        if plain:
+        if plain and other is not None:
             text = f"what is nearest to the {thing.name}?"
             yield Question("nearest", text, other.name, (thing.box, other.box), (thing.name, other.name))
 
