@@ -38,7 +38,8 @@ def accuracy() -> str:
     head = (
         f"Exact answers of `tiny-llava` {version}, trained without any token reduction, on {suite['n']} questions "
         f"about drawn scenes it never saw. Unpruned it answers **{plain:.1%}**, and {blind:.1%} `blind`, without "
-        "seeing the picture. `random` is the mean of three seeds. Repeat with `python tools/scenes.py`.\n\n"
+        "seeing the picture. `random` is the mean of three seeds. Repeat with "
+        f"`python tools/scenes.py -n {suite['n']}`.\n\n"
     )
     return head + "\n".join(lines)
 
