@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 from tokenprune import list_methods
+from tokenprune.eval.report import grid, interval_text, percent
 from tokenprune.methods import get_method, method_class
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,24 +24,24 @@ def methods() -> str:
 
 
 def accuracy() -> str:
+    """Scores of the committed run, and the paired differences from the unpruned model with their intervals."""
     data = json.loads((ROOT / "results/scenes.json").read_text())
-    cells: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in data["rows"]:
-        cells[row["method"]][row["keep"]].append(row["exact"]["all"])
-    keeps = sorted({r["keep"] for r in data["rows"] if r["method"] == "uniform"}, reverse=True)
-    plain, blind = cells.pop("none")[1.0][0], cells.pop("blind")[0.0][0]
-    lines = ["| method | " + " | ".join(f"{k:.1%}" for k in keeps) + " |", "|---" * (len(keeps) + 1) + "|"]
-    for method, by_keep in cells.items():
-        means = [sum(by_keep[k]) / len(by_keep[k]) for k in keeps]
-        lines.append(f"| `{method}` | " + " | ".join(f"{m:.1%}" for m in means) + " |")
-    suite, version = data["suite"], data["model"]["version"]
+    rows = {(r["label"], r["keep"]): r for r in data["rows"]}
+    plain, blind = (interval_text(rows[name, None]["score"]) for name in ("none", "blind"))
+    suite, model = data["suite"], data["model"]
     head = (
-        f"Exact answers of `tiny-llava` {version}, trained without any token reduction, on {suite['n']} questions "
-        f"about drawn scenes it never saw. Unpruned it answers **{plain:.1%}**, and {blind:.1%} `blind`, without "
-        "seeing the picture. `random` is the mean of three seeds. Repeat with "
-        f"`python tools/scenes.py -n {suite['n']}`.\n\n"
+        f"Exact answers of `{model['name']}` {model['version']}, trained without any token reduction, to "
+        f"{suite['samples']} questions about drawn scenes it never saw, in points: unpruned **{plain}**, and {blind} "
+        "`blind`, from the question only. Each cell is a method's score, then how far it is from the unpruned model on "
+        "the same questions, with the 95 % interval of a paired bootstrap over pictures. Columns are equal *equivalent "
+        "tokens*, the average over decoder layers. `random` is the mean of three draws, `resize` a smaller picture. "
+        "Repeat with `tokenprune eval scenes`, which also writes kinds of question, tests, costs and plots."
     )
-    return head + "\n".join(lines)
+    return head + "\n\n" + grid(data, _score_and_difference)
+
+
+def _score_and_difference(row: dict) -> str:
+    return f"**{percent(row['score']['value'])}** {interval_text(row['difference'], signed=True)}"
 
 
 def cost() -> str:

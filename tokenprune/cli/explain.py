@@ -18,7 +18,7 @@ def explain(
     ),
 ) -> None:
     """Say what was found in a model: where its images lie, its layers, and what it can offer to methods."""
-    from ..compare import load_chat
+    from ..chat import load_chat
     from ..explain import explain as explain_model
     from .progress import hush
 

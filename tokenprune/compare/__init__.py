@@ -1,8 +1,8 @@
 """One model, a few pictures and questions, several methods and budgets side by side. Prints nothing."""
 
+from ..chat import Chat, check_model, load_chat
 from .examples import Example, bundled_examples, make_examples
 from .figures import write_figures
-from .model import Chat, check_model, load_chat
 from .result import Comparison, to_json
 from .run import compare
 from .settings import Setting, check_settings, parse_keeps

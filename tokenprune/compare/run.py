@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..bench.generation import DECODED, Times, time_generation
 from ..bench.machine import machine, versions
 from ..bench.timer import Ratio, abba, clock_for, quiet
+from ..chat import Chat
 from ..errors import InputError, TokenPruneError
 from ..patching import patch_model
 from .examples import Example
-from .model import Chat
 from .result import BLIND, NONE, Answer, Comparison, Speed, same
 from .settings import Setting
 
@@ -27,9 +28,6 @@ Tick = Callable[[int, int, str], None]
 
 TIMED = 2
 """Examples on which settings are timed: the first of so many different pictures."""
-
-DECODED = 5
-"""Tokens generated when timing; the first comes out of the prefill, the others are decode steps."""
 
 
 def compare(
@@ -175,19 +173,6 @@ def _blind(chat: Chat, out: Comparison, picture: Image.Image, question: str, max
     return chat.answer(inputs, max_new_tokens)
 
 
-class _Stamps:
-    """A streamer that writes down when each token came."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock, self.times = clock, []
-
-    def put(self, value: Any) -> None:
-        self.times.append(self.clock())
-
-    def end(self) -> None:
-        pass
-
-
 def _time(
     chat: Chat, out: Comparison, setting: Setting, timed: Sequence[int], repeats: int, step: _Steps
 ) -> Speed:
@@ -199,10 +184,10 @@ def _time(
 
         def cut(inputs: dict[str, Any] = inputs) -> tuple[float, float]:
             with patched(chat, setting):  # patching and removing are outside what is timed
-                return _measure(chat, inputs)
+                return _pair(time_generation(chat.model, inputs))
 
         def whole(inputs: dict[str, Any] = inputs) -> tuple[float, float]:
-            return _measure(chat, inputs)
+            return _pair(time_generation(chat.model, inputs))
 
         whole()  # the first call pays for what is set up once
         for _ in range(repeats):
@@ -213,14 +198,5 @@ def _time(
     return Speed(prefill, decode)
 
 
-@torch.no_grad()
-def _measure(chat: Chat, inputs: dict[str, Any]) -> tuple[float, float]:
-    """(seconds to the first token, seconds of one decode step) of one `generate`."""
-    clock, _ = clock_for(chat.device, torch.get_num_threads())
-    stamps = _Stamps(clock)
-    start = clock()
-    chat.model.generate(
-        **inputs, max_new_tokens=DECODED, min_new_tokens=DECODED, do_sample=False, streamer=stamps
-    )
-    tokens = stamps.times[1:]  # the first stamp is the prompt's
-    return tokens[0] - start, (tokens[-1] - tokens[0]) / (len(tokens) - 1)
+def _pair(times: Times) -> tuple[float, float]:
+    return times.prefill, times.decode

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .. import zoo
-from ..errors import InputError, TokenPruneError, UnsupportedModelError
+from . import zoo
+from .errors import InputError, TokenPruneError, UnsupportedModelError
 
 DEFAULT = "tiny-llava"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -36,26 +38,51 @@ class Chat:
         """Whether questions go through a chat template; else the image token is put before the bare question."""
         return bool(getattr(self.processor, "chat_template", None))
 
-    def inputs(self, image: Image.Image | None, question: str) -> dict[str, Any]:
-        """What the model takes for a question about `image`, or for the question alone."""
+    def inputs(
+        self, image: Image.Image | Sequence[Image.Image | None] | None, question: str | Sequence[str]
+    ) -> dict[str, Any]:
+        """What the model takes for a question about `image`, or for the question alone (None).
+
+        Lists of equal length make a batch, padded on the left; either every row has a picture or none has.
+        """
+        images = [image] if image is None or isinstance(image, Image.Image) else list(image)
+        questions = [question] if isinstance(question, str) else list(question)
+        pictures = [i for i in images if i is not None]
+        if len(images) != len(questions) or len(pictures) not in (0, len(images)):
+            raise InputError(
+                f"{len(pictures)} pictures for {len(questions)} questions: one each, or none at all"
+            )
         try:
-            if self.templated:
-                content: list[dict[str, Any]] = (
-                    [{"type": "image", "image": image}] if image is not None else []
-                )
-                turn = {"role": "user", "content": [*content, {"type": "text", "text": question}]}
-                batch = self.processor.apply_chat_template(
-                    [turn], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-                )
-            elif image is not None:
-                text = f"{self._image_token()}\n{question}"
-                batch = self.processor(text=[text], images=[image], return_tensors="pt")
-            else:
-                batch = self.processor(text=[question], return_tensors="pt")
+            with _left_padding(self.processor):
+                batch = self._encode(pictures, questions)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             kind = type(self.processor).__name__
-            raise InputError(f"{kind} cannot read the question {question!r}: {error}") from error
+            asked = f"the question {questions[0]!r}" if len(questions) == 1 else f"{len(questions)} questions"
+            raise InputError(f"{kind} cannot read {asked}: {error}") from error
         return dict(batch.to(self.device, dtype=self.model.dtype))  # casts floats only
+
+    def _encode(self, pictures: list[Image.Image], questions: list[str]) -> Any:
+        padding = {"padding": True} if len(questions) > 1 else {}
+        if self.templated:
+            turns = []
+            for row, question in enumerate(questions):
+                content: list[dict[str, Any]] = (
+                    [{"type": "image", "image": pictures[row]}] if pictures else []
+                )
+                turns.append([{"role": "user", "content": [*content, {"type": "text", "text": question}]}])
+            return self.processor.apply_chat_template(
+                turns,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                **({"processor_kwargs": padding} if padding else {}),
+            )
+        if pictures:
+            texts = [f"{self._image_token()}\n{q}" for q in questions]
+            nested = [[p] for p in pictures]  # one list a row: the only form every processor reads as a batch
+            return self.processor(text=texts, images=nested, return_tensors="pt", **padding)
+        return self.processor(text=questions, return_tensors="pt", **padding)
 
     def _image_token(self) -> str:
         for holder in (self.processor, getattr(self.processor, "tokenizer", None)):
@@ -65,11 +92,20 @@ class Chat:
         return "<image>"
 
     @torch.no_grad()
-    def answer(self, inputs: dict[str, Any], max_new_tokens: int) -> str:
-        """The greedy answer, without special tokens."""
+    def generate(self, inputs: dict[str, Any], max_new_tokens: int) -> list[list[int]]:
+        """The greedy new tokens of each row, up to and without its end token."""
         out = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        new = out[:, inputs["input_ids"].shape[1] :]
-        return self.processor.batch_decode(new, skip_special_tokens=True)[0].strip()
+        stops = set(_ids(self.model.generation_config.eos_token_id))  # padding comes only behind one of them
+        rows = out[:, inputs["input_ids"].shape[1] :].tolist()
+        return [row[: next((i for i, t in enumerate(row) if t in stops), len(row))] for row in rows]
+
+    def text(self, rows: list[list[int]]) -> list[str]:
+        """Generated tokens as answers, without special tokens."""
+        return [t.strip() for t in self.processor.batch_decode(rows, skip_special_tokens=True)]
+
+    def answer(self, inputs: dict[str, Any], max_new_tokens: int) -> str:
+        """The greedy answer to a single question."""
+        return self.text(self.generate(inputs, max_new_tokens))[0]
 
     def visible_box(self, image: Image.Image) -> tuple[float, float, float, float] | None:
         """The share of a picture (left, top, right, bottom) left after the processor's centre crop; None: all of it."""
@@ -85,6 +121,31 @@ class Chat:
         across = min(1.0, width / (image.width * scale))
         down = min(1.0, height / (image.height * scale))
         return ((1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2)
+
+
+def _ids(value: Any) -> list[int]:
+    return (
+        [] if value is None else [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value)]
+    )
+
+
+@contextlib.contextmanager
+def _left_padding(processor: Any) -> Iterator[None]:
+    """Answers grow at the right end of a row, so its padding has to be on the left."""
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None:
+        yield
+        return
+    side, pad = tokenizer.padding_side, tokenizer.pad_token
+    tokenizer.padding_side = "left"
+    if pad is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    try:
+        yield
+    finally:
+        tokenizer.padding_side = side
+        if pad is None:
+            tokenizer.pad_token = None
 
 
 def _entry(size: Any, key: str) -> int | None:

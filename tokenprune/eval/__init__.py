@@ -1,0 +1,27 @@
+"""The benchmark runner: one engine for every table, that survives crashes and scores in pairs."""
+
+from .config import RunConfig, find_config, load_config
+from .diff import Difference, compare_runs
+from .report import write_report
+from .results import Results, score_run
+from .rows import Row, plan_rows
+from .run import evaluate
+from .suite import Sample, Suite, load_suite, make_suite
+
+__all__ = [
+    "Difference",
+    "Results",
+    "Row",
+    "RunConfig",
+    "Sample",
+    "Suite",
+    "compare_runs",
+    "evaluate",
+    "find_config",
+    "load_config",
+    "load_suite",
+    "make_suite",
+    "plan_rows",
+    "score_run",
+    "write_report",
+]

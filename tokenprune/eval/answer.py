@@ -1,0 +1,153 @@
+"""One batch under one row: from pictures and questions to answers with their token counts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..chat import Chat
+from ..errors import InputError
+from ..patching import PatchHandle, patch_model
+from ..tokens import PruneReport
+from .resize import Resizer
+from .rows import BLIND, NONE, RESIZE, Row
+
+TEXT_ONLY = "text only: the same prompt without the picture"
+GREY = "an even grey picture, because the processor takes no question without one"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out for one sample."""
+
+    text: str
+    generated: int  # tokens
+    unfinished: bool  # max_new_tokens was reached
+    text_tokens: int
+    before: int  # visual tokens
+    after: float  # that the last layer reads
+    equivalent: float  # on layer average
+    batch: int
+
+
+class Answerer:
+    """Answers batches under any row, one model at a time. `blind` says what the blind row sees."""
+
+    def __init__(self, chat: Chat, max_new_tokens: int) -> None:
+        self.chat, self.max_new_tokens = chat, max_new_tokens
+        self.resizer = Resizer(chat)
+        self.blind = ""
+
+    def answer(self, row: Row, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
+        """Answers in order. A batch that does not fit in memory is halved until it does, or a single one fails."""
+        try:
+            return self._answer(row, images, questions)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            if len(images) == 1 or not is_out_of_memory(error):
+                raise
+        except RuntimeError as error:
+            if len(images) == 1 or not is_out_of_memory(error):
+                raise
+        _release()
+        half = (len(images) + 1) // 2
+        first = self.answer(row, images[:half], questions[:half])
+        return first + self.answer(row, images[half:], questions[half:])
+
+    def _answer(self, row: Row, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
+        with self.prepared(row, images, questions) as (inputs, handle):
+            rows = self.chat.generate(inputs, self.max_new_tokens)
+            report = None if handle is None else handle.report
+        texts = self.chat.text(rows)
+        visual = self.resizer.visual(inputs)
+        lengths = _lengths(inputs)
+        out = []
+        for i, text in enumerate(texts):
+            seen = visual[i]
+            after, equivalent = _left(report, i, seen)
+            out.append(
+                Answer(
+                    text=text,
+                    generated=len(rows[i]),
+                    unfinished=len(rows[i]) >= self.max_new_tokens,
+                    text_tokens=lengths[i] - seen,
+                    before=seen,
+                    after=after,
+                    equivalent=equivalent,
+                    batch=len(texts),
+                )
+            )
+        return out
+
+    @contextlib.contextmanager
+    def prepared(
+        self, row: Row, images: Sequence[Image.Image], questions: Sequence[str]
+    ) -> Iterator[tuple[dict[str, Any], PatchHandle | None]]:
+        """The model made ready for a row, and its inputs; generate inside the block."""
+        with contextlib.ExitStack() as stack:
+            if row.label == RESIZE:
+                assert row.keep is not None
+                inputs = stack.enter_context(self.resizer.inputs(images, questions, row.keep))
+            elif row.label == BLIND:
+                inputs = self.blinded(images, questions)
+            else:
+                inputs = self.chat.inputs(list(images), list(questions))
+            handle = None
+            if row.methods:
+                handle = stack.enter_context(
+                    patch_model(self.chat.model, row.reducers(), self.chat.processor)
+                )
+            yield inputs, handle
+
+    def blinded(self, images: Sequence[Image.Image], questions: Sequence[str]) -> dict[str, Any]:
+        """Inputs that show nothing of the pictures; `blind` then says what they show instead."""
+        if self.blind != GREY:
+            try:
+                inputs = self.chat.inputs([None] * len(images), list(questions))
+                self.blind = TEXT_ONLY
+                return inputs
+            except InputError:
+                self.blind = GREY
+        grey = [Image.new("RGB", image.size, (128, 128, 128)) for image in images]
+        return self.chat.inputs(grey, list(questions))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on an accelerator or on the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error).lower()
+        for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def _release() -> None:
+    import gc
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _lengths(inputs: dict[str, Any]) -> list[int]:
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return [inputs["input_ids"].shape[1]] * inputs["input_ids"].shape[0]
+    return mask.sum(1).tolist()
+
+
+def _left(report: PruneReport | None, row: int, seen: int) -> tuple[float, float]:
+    """Visual tokens of one row in the last layer, and on layer average."""
+    if report is None:
+        return seen, seen
+    images = [i for i in report.images if i.row == row]
+    layers = max(len(report.physical), 1)
+    return sum(i.after for i in images), sum(sum(i.per_layer) / layers for i in images)
+
+
+__all__ = ["BLIND", "NONE", "Answer", "Answerer", "is_out_of_memory"]

@@ -1,0 +1,109 @@
+"""Two curves of a run: score against equivalent tokens, and score against prefill time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from .results import Results
+from .rows import BLIND, NONE
+
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+    "#999933",
+)  # Okabe-Ito
+MARKERS = "osD^vPXd"
+GREY = "#777777"
+
+
+def write_plots(results: Results) -> list[Path]:
+    """`tokens.png` and, after an efficiency pass, `prefill.png`; nothing without matplotlib or right answers."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return []
+    body = results.body
+    curves = _curves(body)
+    if not curves:
+        return []
+    written = [results.folder / "tokens.png"]
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    _reference(axes, body)
+    for place, (label, rows) in enumerate(curves.items()):
+        x = [100 * r["tokens"]["equivalent"] / r["tokens"]["before"] for r in rows]
+        _curve(axes, place, label, x, rows, bands=True)
+    axes.set_xscale("log")
+    keeps = {r["keep"] for rows in curves.values() for r in rows}
+    ticks = sorted(round(100 * k, 1) for k in keeps if isinstance(k, float))
+    if ticks:
+        axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        axes.minorticks_off()
+    _finish(axes, body, "equivalent visual tokens (layer average), % of all")
+    figure.savefig(written[0], dpi=150)
+    costs = {(c["label"], c["keep"]): c for c in (body["efficiency"] or {}).get("rows", ())}
+    if costs:
+        written.append(results.folder / "prefill.png")
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.subplots()
+        _reference(axes, body)
+        for place, (label, rows) in enumerate(curves.items()):
+            timed = [r for r in rows if (label, r["keep"]) in costs]
+            x = [costs[label, r["keep"]]["prefill"]["median"] for r in timed]
+            _curve(axes, place, label, x, timed, bands=False)
+        _finish(axes, body, "prefill time, share of the unpruned model's")
+        figure.savefig(written[1], dpi=150)
+    return written
+
+
+def _curves(body: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    curves: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in body["rows"]:
+        if row["keep"] is not None and row.get("score"):
+            curves[row["label"]].append(row)
+    for rows in curves.values():
+        rows.sort(key=lambda r: r["tokens"]["equivalent"])
+    return dict(curves)
+
+
+def _curve(
+    axes: Any, place: int, label: str, x: list[float], rows: list[dict[str, Any]], bands: bool
+) -> None:
+    colour = COLOURS[place % len(COLOURS)]
+    dashed = "--" if rows and rows[0]["baseline"] else "-"
+    y = [100 * r["score"]["value"] for r in rows]
+    axes.plot(x, y, dashed, marker=MARKERS[place % len(MARKERS)], color=colour, label=label, markersize=5)
+    if bands:
+        low, high = ([100 * r["score"][end] for r in rows] for end in ("low", "high"))
+        axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _reference(axes: Any, body: dict[str, Any]) -> None:
+    for row in body["rows"]:
+        if row["label"] in (NONE, BLIND) and row.get("score"):
+            style = "-" if row["label"] == NONE else ":"
+            axes.axhline(100 * row["score"]["value"], color=GREY, linestyle=style, linewidth=1)
+            axes.annotate(
+                "unpruned" if row["label"] == NONE else "blind",
+                (0.01, 100 * row["score"]["value"]),
+                xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
+                color=GREY, fontsize=8,
+            )  # fmt: skip
+
+
+def _finish(axes: Any, body: dict[str, Any], x: str) -> None:
+    model, suite = body["model"], body["suite"]
+    axes.set_xlabel(x)
+    axes.set_ylabel(f"{suite['metric']} score, points")
+    title = f"{model['name']} {model['version'] or ''} on {suite['name']}, {suite['samples']} samples"
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
