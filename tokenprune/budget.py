@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from collections.abc import Sequence
@@ -104,6 +105,100 @@ def one_cut(
             f"{num_layers} cannot go below {floor:.1f} ({floor / n:.1%}); use an earlier layer or budget='after'"
         )
     return {layer: min(alive, n)}
+
+
+def check_layer(layer: object, name: str = "layer") -> float | int:
+    """`layer` of a method that reads what the layer before has computed: an int >= 1, or a share in (0, 1)."""
+    if isinstance(layer, numbers.Integral):
+        if not isinstance(layer, bool) and int(layer) >= 1:
+            return int(layer)
+    elif isinstance(layer, numbers.Real) and 0.0 < float(layer) < 1.0:
+        return float(layer)
+    raise BudgetError(f"{name}={layer!r}: a decoder layer >= 1 as an int, or a share of the depth in (0, 1)")
+
+
+def check_layers(layers: object) -> tuple[float | int, ...]:
+    """The same for several cuts, as a tuple."""
+    if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
+        raise BudgetError(f"layers={layers!r}: a list of decoder layers or shares of the depth")
+    return tuple(check_layer(layer, "layers") for layer in layers)
+
+
+def check_budget(budget: object) -> None:
+    """`budget` of a method that cuts inside the language model."""
+    if budget not in ("average", "after"):
+        raise BudgetError(f"budget={budget!r}: 'average' or 'after'")
+
+
+def check_ratio(ratio: object) -> float | None:
+    """`ratio` of a method with several cuts: a share in (0, 1], or None."""
+    fits = isinstance(ratio, numbers.Real) and not isinstance(ratio, bool) and 0.0 < float(ratio) <= 1.0
+    if ratio is not None and not fits:
+        raise BudgetError(f"ratio={ratio!r}: a share in (0, 1], or None")
+    return None if ratio is None else float(ratio)  # type: ignore[arg-type]
+
+
+def cut_layers(layers: Sequence[float | int], num_layers: int) -> tuple[int, ...]:
+    """Layers to cut at, ascending; a share that rounds to 0 means 1, as layer 0 has no layer before it."""
+    return tuple(sorted({resolve_layer(max(resolve_layer(k, num_layers), 1), num_layers) for k in layers}))
+
+
+def layer_floor(n: int, layer: int, num_layers: int) -> float:
+    """Fewest tokens on layer average when the first cut is at `layer`: all before it, one from it on."""
+    return (layer * n + (num_layers - layer)) / num_layers
+
+
+def many_cuts(
+    keep: float | int,
+    n: int,
+    layers: Sequence[int],
+    num_layers: int,
+    budget: str = "average",
+    ratio: float | None = None,
+) -> dict[int, int]:
+    """Schedule of a method that cuts at several `layers`, ascending: {layer: tokens alive from it on}.
+
+    One number x in [0, 1], the share alive after the last of m cuts, sets them all. ratio=None: every cut keeps the
+    same share of what reaches it, so cut i leaves n x^(i / m). A `ratio`: later cuts keep that share of what the
+    one before left, so cut i leaves n min(1, x ratio^(i - m)). Counts are rounded to nearest, at least 1.
+
+    budget="average": x is the one whose counts come nearest to `keep` on layer average. budget="after": x is `keep`.
+    """
+    check_budget(budget)
+    alive = _solved(keep, n, tuple(layers), num_layers, budget, ratio)
+    return dict(zip(layers, alive))
+
+
+@functools.lru_cache(maxsize=4096)  # asked at every cut of every image, and the same each time
+def _solved(
+    keep: float | int, n: int, layers: tuple[int, ...], num_layers: int, budget: str, ratio: float | None
+) -> list[int]:
+    target, m = count(keep, n), len(layers)
+    weights = [b - a for a, b in zip(layers, [*layers[1:], num_layers])]
+
+    def counts(x: float) -> list[int]:
+        shares = [x ** (i / m) if ratio is None else x * ratio ** (i - m) for i in range(1, m + 1)]
+        return [min(n, max(1, math.floor(min(share, 1.0) * n + 0.5))) for share in shares]
+
+    def total(x: float) -> int:
+        return sum(w * c for w, c in zip(weights, counts(x)))
+
+    if budget == "after":
+        return [*counts(target / n)[:-1], target]
+    wanted = target * num_layers - layers[0] * n
+    if 2 * wanted < sum(weights):  # rounds to less than one token
+        floor = layer_floor(n, layers[0], num_layers)
+        raise BudgetError(
+            f"keep={keep!r} asks for {target} of {n} tokens on layer average, but with a first cut at layer "
+            f"{layers[0]} of {num_layers} there is nothing below {floor:.1f} ({floor / n:.1%}); cut earlier or use "
+            "budget='after'"
+        )
+    low, high = 0.0, 1.0
+    # total(low) <= wanted <= total(high), down to neighbouring floats
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if total(middle) <= wanted else (low, middle)
+    best = low if wanted - total(low) < total(high) - wanted else high
+    return counts(best)
 
 
 def layer_average(schedule: dict[int, int], n: int, num_layers: int) -> float:

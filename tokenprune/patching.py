@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .errors import BudgetError, PatchError, TokenPruneError, UnsupportedModelError
+from .hooks.decoder import LAYER_FIELDS
 from .hooks.engine import Engine
 from .hooks.parts import Parts, find_parts
 from .hooks.vision import TOWER_FIELDS
@@ -22,7 +23,7 @@ Method = str | Reducer
 Chain = Sequence[Method | tuple[str, dict[str, Any]]]
 
 _STAGES = {"input": 0, "layer": 1, "decode": 2}
-_SERVED = {"input": {*TOWER_FIELDS, "text", "question"}, "layer": {"text", "question"}, "decode": set()}
+_SERVED = {"input": {*TOWER_FIELDS, "text", "question"}, "layer": {"text", "question", *LAYER_FIELDS}, "decode": set()}
 _PATCHED: weakref.WeakKeyDictionary[nn.Module, PatchHandle]
 
 
@@ -221,6 +222,12 @@ def check_method(method: Reducer, parts: Parts) -> None:
             f"attention interface; methods that need none: {', '.join(_free_of_tower())}"
         )
     for layer in method.cut_layers(parts.num_layers):
+        if layer == 0 and asked & LAYER_FIELDS:
+            read = ", ".join(sorted(asked & LAYER_FIELDS))
+            raise BudgetError(
+                f"{name} reads {read} of the layer before its cut, so it cannot cut at layer 0; "
+                f"{type(parts.model).__name__} takes 1 to {parts.first_shared - 1}"
+            )
         if not 0 <= layer < parts.first_shared:
             raise BudgetError(
                 f"{name} cuts at layer {layer}; {type(parts.model).__name__} takes 0 to {parts.first_shared - 1}"

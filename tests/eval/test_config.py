@@ -42,7 +42,8 @@ def test_bad_configurations(tmp_path, text, error, says):
 def test_the_command_end_to_end(vlm, listing, tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text(
-        "suite: suite/questions.jsonl\nmethods: [flashvlm]\nkeeps: [0.25]\nbatch: 6\nseeds: 1\nmax_new_tokens: 2"
+        "suite: suite/questions.jsonl\nmethods: [flashvlm]\nkeeps: [0.25]\n"
+        "batch: 6\nseeds: 1\nmax_new_tokens: 2"
     )
     command = ["eval", str(config), "--model", str(vlm), "--out", str(tmp_path / "run"), "--efficiency", "1"]
     result = CliRunner().invoke(app, command)

@@ -108,7 +108,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
 def test_a_device_that_is_really_full(tmp_path):
     journal = Journal(tmp_path, FACTS)
     journal._file.close()
-    journal._file = open("/dev/full", "wb", buffering=0)
+    journal._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
     with pytest.raises(InputError, match="no space left"):
         journal.append(RECORDS)
 

@@ -6,10 +6,10 @@ from tokenprune.chat import load_chat
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.eval.resize import Resizer, _grid
 
+CELLS = [(98, (9, 10)), (49, (7, 7)), (22, (4, 5)), (11, (3, 3)), (1, (1, 1)), (2, (1, 1))]
 
-@pytest.mark.parametrize(
-    ("budget", "cells"), [(98, (9, 10)), (49, (7, 7)), (22, (4, 5)), (11, (3, 3)), (1, (1, 1)), (2, (1, 1))]
-)
+
+@pytest.mark.parametrize(("budget", "cells"), CELLS)
 def test_a_grid_never_exceeds_its_budget_and_stays_near_square(budget, cells):
     h, w = _grid(Image.new("RGB", (8, 8)), budget)
     assert sorted((h, w)) == sorted(cells) and h * w <= budget

@@ -91,13 +91,13 @@ def make_tokens(
         text_keys=draw(kv, words, width),
         queries=draw(heads, n, width),
         keys=draw(kv, n, width),
-        attention=draw(n, positive=True).softmax(1),
-        text_attention=draw(words, n, positive=True).softmax(2),
+        attention=0.7 * draw(n, positive=True).softmax(1),  # the rest of a row goes to text
+        text_attention=0.6 * (4 * draw(words, n, positive=True)).softmax(2),
         received=draw(n, positive=True),
         question=["how many red circles?" if i % 2 else "what is left of the square?" for i in range(images)],
         pixels=draw(t, 3, 14 * h, 14 * w, positive=True),
-        layer=0,
-        num_layers=4,
+        layer=2,
+        num_layers=16,
     )
 
 

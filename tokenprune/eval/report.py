@@ -113,7 +113,11 @@ def _parts(body: dict[str, Any]) -> Iterator[str]:
     yield "## Equivalent tokens (layer average)"
     yield grid(body, lambda r: f"{r['tokens']['equivalent']:.1f} of {r['tokens']['before']:.0f}")
     if graded:
-        yield "## Every row\n\n" + _every_row(body)
+        yield (
+            "## Every row\n\nLost: right unpruned, wrong here. p: McNemar (exact; graded scores: paired t), which "
+            "takes questions about one picture as independent; the intervals above do not.\n\n"
+            + _every_row(body)
+        )
         if plain.get("kinds"):
             yield "## Kinds of question, points"
             yield _kinds(body)
@@ -190,11 +194,16 @@ def _efficiency(costs: dict[str, Any]) -> str:
     return head + "\n\n" + table(heads, lines, left=2)
 
 
-CSV_FIELDS: list[str] = (
-    "label keep state floor answered failed before after equivalent score score_low score_high difference "
-    "difference_low difference_high retained agreement lost gained p p_holm verdict empty repeats unfinished "
-    "prefill_ratio decode_ratio kv_bytes flops peak_bytes"
-).split()
+CSV_FIELDS = [
+    *map(
+        str,
+        (
+            "label keep state floor answered failed before after equivalent score score_low score_high difference "
+            "difference_low difference_high retained agreement lost gained p p_holm verdict empty repeats unfinished "
+            "prefill_ratio decode_ratio kv_bytes flops peak_bytes"
+        ).split(),
+    )
+]
 
 
 def to_csv(body: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import PatchError
 from ..tokens import Selection, VisualTokens
+from .decoder import LAYER_FIELDS, TEXT_FIELDS, Watched
 from .layout import Group, Layout, Segment
 from .question import QuestionFinder
 from .step import Step
@@ -74,6 +75,7 @@ class Question:
     features: Tensor  # (B, T, D)
     mask: Tensor  # (B, T)
     strings: list[str] | None
+    places: Tensor | None = None  # (B, T) logical; None when it was set by hand and stands nowhere
 
 
 def read_question(
@@ -98,7 +100,7 @@ def read_question(
     chosen = mask.gather(1, order).to(hidden.device)
     order = order.to(hidden.device)
     rows = torch.arange(ids.shape[0], device=hidden.device)[:, None]
-    return Question(hidden[rows, order], chosen, finder.text_of(ids, mask))
+    return Question(hidden[rows, order], chosen, finder.text_of(ids, mask), order)
 
 
 def make_tokens(
@@ -109,6 +111,7 @@ def make_tokens(
     needs: frozenset[str],
     layer: int,
     num_layers: int,
+    watched: Watched | None = None,
 ) -> tuple[VisualTokens, Tensor | None, Tensor]:
     """`VisualTokens` of a group, the (1, n) original indices left of it after an earlier cut, and its flat places."""
     group = fate.group
@@ -133,12 +136,25 @@ def make_tokens(
         memo=fate.memo,
         **extras,
     )
-    if question is not None and names & {"text", "question"}:
-        rows = torch.tensor([s.row for s in group.segments], device=hidden.device)
-        tokens.text, tokens.text_mask = question.features[rows], question.mask[rows]  # type: ignore[assignment]
+    rows = torch.tensor([s.row for s in group.segments]).to(hidden.device, non_blocking=True)
+    if watched is not None:
+        for name, value in watched.fields(names & LAYER_FIELDS, flat, rows).items():
+            setattr(tokens, name, value)
+    if question is not None and names & {"text", "question", *TEXT_FIELDS}:
+        tokens.text_mask = question.mask[rows]  # type: ignore[assignment]
+        if "text" in names:
+            tokens.text = _text(question, hidden, step, layer)[rows]
         if question.strings is not None:
             tokens.question = [question.strings[s.row] for s in group.segments]
     return tokens, local, flat
+
+
+def _text(question: Question, hidden: Tensor, step: Step, layer: int) -> Tensor:
+    """(B, T, D) of the question: input embeddings at layer 0, hidden states deeper down."""
+    if layer == 0 or question.places is None:
+        return question.features
+    base = torch.arange(question.places.shape[0], device=hidden.device)[:, None] * step.length
+    return _pick(hidden, question.places + base, step)
 
 
 def _pick(hidden: Tensor, flat: Tensor, step: Step) -> Tensor:

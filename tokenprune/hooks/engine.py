@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import PatchError
 from . import cuts
 from .cache import is_logical, owner_of
 from .cuts import Chooser, Fate
+from .decoder import LAYER_FIELDS, TEXT_FIELDS, DecoderProbe, Places
 from .deepstack import wrap_deepstack
 from .layout import find_layout
 from .parts import Parts
@@ -22,7 +24,7 @@ from .step import Step, layer_index
 from .vision import VisionProbe
 
 _PAYLOAD = ("pixel_values", "image_patches", "image_embeds", "video_embeds")
-_TEXT_FIELDS = {"text", "question"}
+_TEXT_FIELDS = {"text", "question", *TEXT_FIELDS}
 
 
 class Engine:
@@ -37,6 +39,9 @@ class Engine:
                 self.plan.setdefault(k, []).append(method)
         needs = frozenset().union(*(m.needs for m in self.methods)) if self.methods else frozenset()
         self.needs_text = bool(_TEXT_FIELDS & set(needs))
+        asked = {k: frozenset().union(*(m.needs for m in here)) for k, here in self.plan.items()}
+        wanted = {k: names & LAYER_FIELDS for k, names in asked.items()}
+        self.decoder = DecoderProbe(parts, wanted, lambda: self.step is not None and self._fates is not None)
         self.question = QuestionFinder(parts.model.config, processor)
         self.probe = VisionProbe(parts, needs)
         self.enabled = True
@@ -60,6 +65,8 @@ class Engine:
         try:
             self.probe.install()
             self._undo.append(self.probe.remove)
+            self._undo.append(self.decoder.remove)
+            self.decoder.install()
             composite, text = self.parts.composite, self.parts.text
             self._undo.append(composite.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
             self._undo.append(composite.register_forward_hook(self._leave, always_call=True).remove)
@@ -250,6 +257,7 @@ class Engine:
         layout, changed = step.layout, False
         if layout is None or not layout.segments:
             return hidden
+        watched = self.decoder.at(place, step, self._places(step, hidden.device))
         for method in self.plan.get(place, ()):
             fates = cuts.split(self._fates or [])
             for fate in fates:
@@ -260,7 +268,7 @@ class Engine:
                 if target is not None and target >= fate.alive[0]:
                     continue  # nothing to choose
                 tokens, local, flat = cuts.make_tokens(
-                    fate, hidden, step, step.question, method.needs, place, self.parts.num_layers
+                    fate, hidden, step, step.question, method.needs, place, self.parts.num_layers, watched
                 )
                 answer = cuts.apply(method, fate, tokens, local, target)
                 fate.history.append((place, list(fate.alive)))
@@ -275,6 +283,17 @@ class Engine:
         alive, counts = cuts.alive_mask(layout, self._fates or [], hidden.device)
         rows = step.cut(alive, counts)
         return hidden.flatten(0, 1).index_select(0, rows).unflatten(0, (step.batch, -1))
+
+    def _places(self, step: Step, device: Any) -> Places:
+        """Where the text is that methods inside the language model look from."""
+        question = step.question
+        padding = _padding(self._call.get("attention_mask"), step.length)
+        last = torch.full((step.batch,), step.length - 1)
+        if padding is not None:  # the last token that is none
+            last = step.length - 1 - padding.flip(1).to(torch.uint8).argmax(1)
+        last = last.to(device, non_blocking=True)
+        real = None if padding is None else padding.to(device, non_blocking=True)
+        return Places(*((None, None) if question is None else (question.places, question.mask)), last, real)
 
     # -- the text model ----------------------------------------------------------------------------------------
 

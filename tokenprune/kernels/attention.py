@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -49,3 +51,65 @@ def received_attention(query: Tensor, key: Tensor, scaling: float, mask: Tensor 
             logits = logits + _additive(mask[:, :, start : start + step])[:, :, None]
         total += logits.softmax(-1).sum(dim=(1, 2, 3))
     return total / (queries * heads)
+
+
+def query_attention(
+    query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None, softcap: float | None = None
+) -> Tensor:
+    """Head-mean attention rows of a few queries: (B, H, Q, d), (B, Hkv, K, d) -> (B, Q, K) in float32.
+
+    `mask` is boolean or additive, broadcastable to (B, 1, Q, K); a row that may look at nothing is zero. Queries come
+    in blocks of at most 64 MiB; grouped key heads are not repeated.
+    """
+    batch, heads, queries, _ = query.shape
+    keys = key.shape[2]
+    step = max(1, BLOCK_BYTES // (4 * batch * heads * keys))
+    rows = []
+    for start in range(0, queries, step):
+        part = slice(start, start + step)
+        weights = _weights(query[:, :, part], key, scaling, None if mask is None else mask[:, :, part], softcap)
+        rows.append(weights.mean(dim=(1, 2)))
+    return torch.cat(rows, dim=1)
+
+
+def column_attention(
+    query: Tensor,
+    key: Tensor,
+    scaling: float,
+    allowed: Callable[[Tensor], Tensor | None],
+    valid: Tensor | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """What each key receives, mean over heads and `valid` (B, Q) queries: (B, H, Q, d), (B, Hkv, K, d) -> (B, K).
+
+    `allowed` gives the mask of queries (B, q) by their place, so that no Q x K one is needed; in blocks of 64 MiB.
+    Queries that may look at nothing, as padding does, do not count either.
+    """
+    batch, heads, queries, _ = query.shape
+    keys = key.shape[2]
+    step = max(1, BLOCK_BYTES // (4 * batch * heads * keys))
+    total = torch.zeros(batch, keys, dtype=torch.float32, device=key.device)
+    count = torch.zeros(batch, 1, dtype=torch.float32, device=key.device)
+    places = torch.arange(queries, device=query.device).expand(batch, -1)
+    for start in range(0, queries, step):
+        part = slice(start, start + step)
+        rows = _weights(query[:, :, part], key, scaling, allowed(places[:, part]), softcap).mean(dim=(1, 2))
+        if valid is not None:
+            rows = rows * valid[:, part, None]
+        total += rows.sum(1)
+        count += (rows.sum(-1) > 0).sum(1, keepdim=True)
+    return total / count.clamp(min=1)
+
+
+def _weights(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None, softcap: float | None) -> Tensor:
+    """Softmax of a block: (B, Hkv, H / Hkv, Q, K), zero in rows that are masked throughout."""
+    logits = _grouped(query.float(), key) @ key.float().transpose(-1, -2)[:, :, None] * scaling
+    if softcap is not None:
+        logits = torch.tanh(logits / softcap) * softcap
+    if mask is None:
+        return logits.softmax(-1)
+    hidden = ~mask if mask.dtype == torch.bool else mask <= torch.finfo(mask.dtype).min / 2
+    if mask.dtype != torch.bool:
+        logits = logits + mask.float()[:, :, None]
+    logits = logits.masked_fill(hidden[:, :, None], float("-inf"))
+    return logits.softmax(-1).nan_to_num(0.0)

@@ -65,8 +65,15 @@ class Reducer:
         if self.stage == "decode":
             return {}
         if len(layers) != 1:
-            raise BudgetError(f"{type(self).__name__} cuts at {len(layers)} layers and must define its own schedule")
+            raise BudgetError(
+                f"{type(self).__name__} cuts at {len(layers)} layers and must define its own schedule"
+            )
         return _budget.one_cut(self.keep, n, layers[0], num_layers, getattr(self, "budget", "average"))
+
+    def floor(self, n: int, num_layers: int) -> float:
+        """Fewest tokens of n, on layer average, that this method can be asked for: its first cut leaves one."""
+        layers = self.cut_layers(num_layers)
+        return _budget.layer_floor(n, layers[0], num_layers) if layers else float(n)
 
     def num_kept(self, n: int, num_layers: int = 1) -> int | None:
         """Tokens of one image that survive the last cut, known before any pixel is seen; None if content decides."""
