@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "zoo": BOTTOM | {"media"},
     "chat": BOTTOM | {"zoo"},
     "bench": ENGINE | BESIDE,
-    "calibrate": ENGINE | BESIDE | {"chat", "eval"},
+    "calibrate": ENGINE | BESIDE | {"bench", "chat", "eval"},
     "eval": ENGINE | BESIDE | {"bench", "chat"},
     "compare": ENGINE | BESIDE | {"bench", "chat", "eval"},
     "retrieval": BOTTOM | BESIDE | {"kernels", "methods"},

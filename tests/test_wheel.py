@@ -86,6 +86,7 @@ def test_the_wheel_is_small_and_complete(wheel):
     assert {n.split("/")[0].split("-")[0] for n in names} == {"tokenprune", "tokenprune_vlm"}
     assert "tokenprune/py.typed" in names
     assert not [n for n in names if re.search(r"(^tests/|/test_\w+\.py$|/conftest\.py$|__pycache__)", n)]
+    assert {f"tokenprune/{name}" for name in tracked("configs")} <= names
     data = tracked("tokenprune")
     assert data <= names, f"missing: {sorted(data - names)}"
     for suffix in (".safetensors", ".json", ".jinja"):

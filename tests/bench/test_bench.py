@@ -32,6 +32,8 @@ def test_every_goal_of_the_issue_is_a_goal_here():
         ("7b2", "flashvlm"): 1.05,
         ("decode28", "step"): 1.03,
         ("decode28", "ops"): 30,
+        ("entropy", "heads x heads"): 0.1,
+        ("entropy", "share of q, k, v"): 0.05,
     }
     assert all(s.rounds >= 20 for s in SIZES.values())
 

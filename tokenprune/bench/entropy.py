@@ -16,23 +16,16 @@ from torch import Tensor
 from ..errors import TokenPruneError
 from ..kernels.entropy import matrix_entropy
 from .result import Line, Verdict
+from .sizes import Size
 from .timer import Ratio, quiet
 from .timer import rounds as interleaved
 
-GOALS = {"heads x heads": 0.1, "share of q, k, v": 0.05}
-
 
 @torch.no_grad()
-def measure(
-    n: int = 576,
-    heads: int = 32,
-    width: int = 128,
-    rounds: int = 20,
-    *,
-    tick: Callable[[int, int, str], None] | None = None,
-) -> list[Line]:
-    """`rounds` rounds of every variant in an order drawn anew each round; one line a comparison."""
-    name = f"entropy-{n}"
+def measure(size: Size, count: int, *, tick: Callable[[int, int, str], None] | None = None) -> list[Line]:
+    """`count` rounds of every variant in an order drawn anew each round; one line a comparison."""
+    name, n, heads, width = size.name, size.visual, size.heads, size.hidden // size.heads
+    goals = dict(size.goals)
     g = torch.Generator().manual_seed(0)
     hidden = heads * width
     common = torch.randn(n, heads, 6, generator=g) @ torch.randn(6, width, generator=g)
@@ -53,17 +46,17 @@ def measure(
     with quiet():
         answers = {variant: run() for variant, run in variants.items()}  # once unmeasured
         _check(answers)
-        for done, taken in enumerate(interleaved({v: _drop(run) for v, run in variants.items()}, rounds)):
+        for done, taken in enumerate(interleaved({v: _drop(run) for v, run in variants.items()}, count)):
             for variant, seconds in taken.items():
                 times[variant].append(seconds)
             if tick is not None:
-                tick(done + 1, rounds, name)
+                tick(done + 1, count, name)
 
     def line(what: str, base_name: str, a: str, b: str, goal: str = "") -> Line:
         ratio = Ratio.of(times[a], times[b])
         if not goal:
             return Line(name, what, base_name, ratio, Verdict.INFO)
-        return Line.judged(name, what, base_name, ratio, GOALS, goal)
+        return Line.judged(name, what, base_name, ratio, goals, goal)
 
     return [
         line("heads x heads, fp32", "width x width, fp32", "heads", "width", "heads x heads"),

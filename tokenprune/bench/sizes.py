@@ -36,7 +36,7 @@ class Size:
     keep: float = 0.25
     rounds: int = 20
     quick: int = 5
-    kind: str = "prefill"  # or "decode"
+    kind: str = "prefill"  # or "decode" or "entropy"
     # Ratios not to be exceeded: of keep-all to the unpatched model, and of a method to the ideal.
     goals: tuple[tuple[str, float], ...] = ()
 
@@ -73,6 +73,10 @@ SIZES = {
         Size(
             "decode28", 28, 256, 704, 8, 8, 32, rounds=40, quick=10, kind="decode",
             goals=(("step", 1.03), ("ops", 30)),
+        ),
+        Size(  # no model: a layer's queries at LLaVA-1.5's size
+            "entropy", 1, 4096, 11008, 32, 32, 24, text=0, rounds=24, quick=5, kind="entropy",
+            goals=(("heads x heads", 0.1), ("share of q, k, v", 0.05)),
         ),
     )
 }  # fmt: skip

@@ -67,4 +67,4 @@ def main(
     """Fewer visual tokens for any Hugging Face vision-language model."""
 
 
-from . import bench, compare, eval, explain, methods  # noqa: E402, F401  each adds its command to `app`
+from . import bench, calibrate, compare, eval, explain, methods  # noqa: E402, F401  each adds its command to `app`
