@@ -92,7 +92,7 @@ def test_keys_have_a_curve_of_their_own_and_nothing_stays_tapped(tiny, train):
     queries, keys = (entropy_curve(tiny, train, samples=2, states=s) for s in ("queries", "keys"))
     assert queries.mean != keys.mean and all(math.isfinite(v) and v > 0 for v in keys.mean)
     for module in tiny.model.modules():
-        assert "_tokenprune_tap" not in module.__dict__
+        assert "_tokenprune_taps" not in module.__dict__
     with pytest.raises(InputError, match="'queries' or 'keys'"):
         entropy_curve(tiny, train, states="values")
 

@@ -130,7 +130,9 @@ def _of_one(model: nn.Module, parts: Parts, inputs: dict[str, Any], states: str)
 
 
 def _watch(entropies: dict[int, float], place: int, visual: Tensor, states: str) -> Callable[..., None]:
-    def see(module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]) -> None:
+    def see(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: dict[str, Any]
+    ) -> None:
         of = query if states == "queries" else key
         tokens = of[0].transpose(0, 1)[visual.to(of.device)].flatten(1)  # (N, H d)
         entropies[place] = float(token_entropy(tokens))

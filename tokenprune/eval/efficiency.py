@@ -6,6 +6,7 @@ decoding and the processor are outside the clock; the tower, the selection and t
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -78,6 +79,7 @@ def measure_rows(
     with quiet(threads):
         clock, clock_name = clock_for(device, threads)
         for place, row in enumerate(rows):
+            gc.collect()  # patches come and go in circles, and nobody collects inside `quiet`
             if tick is not None:
                 tick(place, len(rows), f"timing {row.key}")
             try:

@@ -1,7 +1,8 @@
 """Observe attention where queries, keys and mask meet: a dispatcher under the names transformers already uses.
 
-The implementation a user chose stays in charge (its name, its kernel, its masks); a module that carries a tap is
-merely looked at before the original runs. Without any tap the interface is left as it was.
+The implementation a user chose stays in charge (its name, its kernel, its masks); a module that carries taps is
+looked at before the original runs, and one of them may answer in its place. Without any tap the interface is left as
+it was.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-_ATTRIBUTE = "_tokenprune_tap"
+_ATTRIBUTE = "_tokenprune_taps"
 _NAMES = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
 
 
 class Tap(Protocol):
-    """Called before the attention of a tapped module."""
+    """Called before the attention of a tapped module; what it returns, if anything, is the attention's answer."""
 
     def __call__(
-        self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]
-    ) -> None: ...
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None] | None: ...
 
 
 class _Dispatcher:
@@ -67,9 +68,10 @@ class _Dispatcher:
             *args: Any,
             **kwargs: Any,
         ) -> Any:
-            tap = module.__dict__.get(_ATTRIBUTE)
-            if tap is not None:
-                tap(module, query, key, attention_mask, kwargs)
+            for tap in module.__dict__.get(_ATTRIBUTE, ()):
+                answer = tap(module, query, key, value, attention_mask, kwargs)
+                if answer is not None:
+                    return answer
             run = original if original is not None else _own_eager(module)
             return run(module, query, key, value, attention_mask, *args, **kwargs)
 
@@ -100,20 +102,24 @@ class Taps:
     """The taps of one patch; `remove` undoes them."""
 
     def __init__(self) -> None:
-        self._modules: list[nn.Module] = []
+        self._placed: list[tuple[nn.Module, Tap]] = []
 
     def add(self, modules: list[nn.Module], tap: Tap) -> None:
         """Let `tap` see every attention call of these modules."""
-        if not self._modules:
+        if not self._placed:
             _DISPATCHER.install()
         for module in modules:
-            module.__dict__[_ATTRIBUTE] = tap
-            self._modules.append(module)
+            module.__dict__[_ATTRIBUTE] = (*module.__dict__.get(_ATTRIBUTE, ()), tap)
+            self._placed.append((module, tap))
 
     def remove(self) -> None:
         """Leave the modules and, with the last user, the interface as they were."""
-        if self._modules:
+        if self._placed:
             _DISPATCHER.uninstall()
-        for module in self._modules:
-            module.__dict__.pop(_ATTRIBUTE, None)
-        self._modules.clear()
+        for module, tap in self._placed:
+            left = tuple(t for t in module.__dict__.get(_ATTRIBUTE, ()) if t is not tap)
+            if left:
+                module.__dict__[_ATTRIBUTE] = left
+            else:
+                module.__dict__.pop(_ATTRIBUTE, None)
+        self._placed.clear()

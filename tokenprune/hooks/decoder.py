@@ -53,7 +53,9 @@ class DecoderProbe:
         self._taps.remove()
         self._seen = None
 
-    def _see(self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]) -> None:
+    def _see(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: dict[str, Any]
+    ) -> None:
         if self.active():
             self._seen = (module, query.detach(), key.detach(), mask, kwargs)
 

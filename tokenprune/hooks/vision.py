@@ -137,7 +137,7 @@ class VisionProbe:
         self._undo.append(taps.remove)
 
     def _see_attention(
-        self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: dict[str, Any]
     ) -> None:
         if not self._patches:
             return
