@@ -202,6 +202,9 @@ def _no_method(given: Any) -> TokenPruneError:
 
 def _parts(methods: Sequence[Reducer]) -> list[Reducer]:
     flat = [part for m in methods for part in m.parts()]
+    deciding = [m.name or type(m).__name__ for m in flat if m.stage == "decode"]
+    if len(deciding) > 1:
+        raise TokenPruneError(f"{' and '.join(deciding)} both act at decode time; one of them can")
     return sorted(flat, key=lambda m: _STAGES[m.stage])
 
 
@@ -209,7 +212,8 @@ def check_method(method: Reducer, parts: Parts) -> None:
     """Raise what can be known before anything is changed: stage, needs, layers."""
     name = method.name or type(method).__name__
     if method.stage == "decode":
-        raise UnsupportedModelError(f"{name} acts at decode time, which this version does not do yet")
+        _check_focal(method, name, parts)
+        return
     asked = {n.split("@")[0] for n in method.needs}
     missing = asked - _SERVED[method.stage]
     if missing:
@@ -232,6 +236,17 @@ def check_method(method: Reducer, parts: Parts) -> None:
             raise BudgetError(
                 f"{name} cuts at layer {layer}; {type(parts.model).__name__} takes 0 to {parts.first_shared - 1}"
             )
+
+
+def _check_focal(method: Reducer, name: str, parts: Parts) -> None:
+    """A decode-stage method's layers exist, and every layer has keys of its own."""
+    if parts.first_shared < parts.num_layers:
+        raise UnsupportedModelError(
+            f"{name} needs a cache for every layer; {type(parts.model).__name__} shares keys from layer "
+            f"{parts.first_shared} on"
+        )
+    if not method.focal_layers(parts.num_layers):
+        raise BudgetError(f"{name} names no focal layer")
 
 
 def _free_of_tower() -> list[str]:

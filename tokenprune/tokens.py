@@ -101,6 +101,18 @@ class ImageReport:
 
 
 @dataclass
+class FixationReport:
+    """What the decode steps since the last prefill looked at."""
+
+    steps: int
+    focal: list[int]  # layers that read everything
+    visual: list[int]  # visual tokens of each row, all its images in order
+    choices: list[tuple[int, int, list[list[int]]]]  # (step, focal layer, per row the ascending indices chosen)
+    sparse_share: float  # of the visual keys, read by a layer that is not focal
+    read_share: float  # of the visual keys, read on layer average
+
+
+@dataclass
 class PruneReport:
     """The last prefill of a patched model, in numbers."""
 
@@ -112,6 +124,7 @@ class PruneReport:
     flops_unpruned: float
     kv_bytes: int  # summed from the cache's tensors
     kv_bytes_unpruned: int
+    fixation: FixationReport | None = None  # of a decode-stage method, up to now
 
     @property
     def before(self) -> int:

@@ -12,7 +12,7 @@ from tokenprune.eval.report import markdown
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/suites").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_bundled_configuration_can_be_planned(path):
     run = load_config(path)
     assert run.name == path.stem and plan_rows(run.methods, run.keeps, run.seeds)

@@ -147,6 +147,9 @@ def _left(report: PruneReport | None, row: int, seen: int) -> tuple[float, float
         return seen, seen
     images = [i for i in report.images if i.row == row]
     layers = max(len(report.physical), 1)
+    if report.fixation is not None:  # nothing is dropped; what is read counts
+        left = sum(i.after for i in images)
+        return left, left * report.fixation.read_share
     return sum(i.after for i in images), sum(sum(i.per_layer) / layers for i in images)
 
 

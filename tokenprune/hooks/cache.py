@@ -178,7 +178,7 @@ def make_logical(cache: Cache, index: int, owner: Any, identity: Any) -> Any:
     layer = cache_layer(cache, index)
     if is_logical(layer):
         return layer
-    kind = _LOGICAL.get(type(layer))
+    kind = _LOGICAL.get(getattr(type(layer), "_plain", type(layer)))  # one that carries a gaze gets it anew
     if kind is None:
         raise PatchError(
             f"a cache with {type(layer).__name__} layers cannot hold a pruned sequence yet; use the default dynamic "

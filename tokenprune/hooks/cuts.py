@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import PatchError
-from ..tokens import Selection, VisualTokens
+from ..tokens import Selection, Stage, VisualTokens
 from .decoder import LAYER_FIELDS, TEXT_FIELDS, Watched
 from .layout import Group, Layout, Segment
 from .question import QuestionFinder
@@ -20,6 +20,7 @@ from .step import Step
 class Chooser(Protocol):
     """What the hooks ask of a method; `Reducer` has it."""
 
+    stage: ClassVar[Stage]
     exact: ClassVar[bool]
     needs: ClassVar[frozenset[str]]
 

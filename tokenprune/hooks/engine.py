@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from .cache import is_logical, owner_of
 from .cuts import Chooser, Fate
 from .decoder import LAYER_FIELDS, TEXT_FIELDS, DecoderProbe, Places
 from .deepstack import wrap_deepstack
+from .fixation import Fixations
 from .layout import find_layout
 from .parts import Parts
 from .question import QuestionFinder
@@ -44,6 +46,8 @@ class Engine:
         self.decoder = DecoderProbe(parts, wanted, lambda: self.step is not None and self._fates is not None)
         self.question = QuestionFinder(parts.model.config, processor)
         self.probe = VisionProbe(parts, needs)
+        attending = [m for m in self.methods if m.stage == "decode"]
+        self.fixations = Fixations(parts, attending[0], self) if attending else None
         self.enabled = True
         self.step: Step | None = None
         self.last: Prefill | None = None  # what `PatchHandle.report` is made of
@@ -67,6 +71,9 @@ class Engine:
             self._undo.append(self.probe.remove)
             self._undo.append(self.decoder.remove)
             self.decoder.install()
+            if self.fixations is not None:
+                self._undo.append(self.fixations.remove)
+                self.fixations.install()
             composite, text = self.parts.composite, self.parts.text
             self._undo.append(composite.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
             self._undo.append(composite.register_forward_hook(self._leave, always_call=True).remove)
@@ -111,6 +118,8 @@ class Engine:
         if owner is not None and owner is not self:
             raise PatchError("this cache was pruned by another patch; start from an empty cache")
         self._busy = True
+        if self.fixations is not None:
+            self.fixations.begin(cache, _length(call))
         ids, payload = call.get("input_ids"), _has_payload(call)
         if payload:
             self._check_recomputation()
@@ -144,11 +153,16 @@ class Engine:
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         step, fates = self.step, self._fates
         self.step, self._fates, self._busy = None, None, False
+        if self.fixations is not None:
+            self.fixations.end(finished=output is not None)
         if step is not None and fates is not None and step.layout is not None and output is not None:
             cache = self._call.get("past_key_values") or getattr(output, "past_key_values", None)
             self.last = Prefill.of(self.parts, step, fates, cache)
             if cache is not None:
                 cache._tokenprune_images = step.layout.images_seen
+                if self.fixations is not None and step.layout.segments:
+                    gaze = self.fixations.after_prefill(cache, step.layout, self.last.past)
+                    self.last.looks = functools.partial(self.fixations.report, gaze)
         self._call = {}
 
     def _warn_later_turn(self) -> None:
@@ -309,6 +323,11 @@ class Engine:
             output.hidden_states = (*hidden[:-1], full)
         output.last_hidden_state = full
         return output
+
+
+def _length(call: dict[str, Any]) -> int:
+    ids = call.get("input_ids")
+    return ids.shape[1] if ids is not None else call["inputs_embeds"].shape[1]
 
 
 def _has_payload(call: dict[str, Any]) -> bool:

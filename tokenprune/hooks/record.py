@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..flops import LayerSize
-from ..tokens import ImageReport, PruneReport
+from ..tokens import FixationReport, ImageReport, PruneReport
 from .cuts import Fate, segments_of
 from .layout import Features
 from .parts import Parts
@@ -25,6 +26,7 @@ class Prefill:
     size: LayerSize
     kv_bytes: int
     kv_bytes_unpruned: int
+    looks: Callable[[], FixationReport] | None = None  # of a decode-stage method
 
     @classmethod
     def of(cls, parts: Parts, step: Step, fates: list[Fate], cache: Any) -> Prefill:
@@ -59,6 +61,7 @@ class Prefill:
             flops_unpruned=self.batch * layers * self.size.flops(self.logical, self.logical + self.past),
             kv_bytes=self.kv_bytes,
             kv_bytes_unpruned=self.kv_bytes_unpruned,
+            fixation=None if self.looks is None else self.looks(),
         )
 
     @staticmethod

@@ -46,6 +46,14 @@ class Reducer:
         """Decode stage: (B, H, V) this step's softmax row over visual keys -> (B, V) keys later layers may read."""
         raise TokenPruneError(f"{type(self).__name__} does not act at decode time (stage {self.stage!r})")
 
+    def focal_layers(self, num_layers: int) -> tuple[int, ...]:
+        """Decode stage: the layers that read everything and at which `attend` is called, ascending."""
+        raise TokenPruneError(f"{type(self).__name__} does not act at decode time (stage {self.stage!r})")
+
+    def num_read(self, n: int) -> int:
+        """Decode stage: the most visual keys of n that a layer which is not focal reads."""
+        raise TokenPruneError(f"{type(self).__name__} does not act at decode time (stage {self.stage!r})")
+
     def cut_layers(self, num_layers: int) -> tuple[int, ...]:
         """Decoder layers at whose entry `select` is called, ascending. From `layer` / `layers` where they exist."""
         if self.stage == "input":

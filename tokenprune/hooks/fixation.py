@@ -1,0 +1,183 @@
+"""Decode steps of a decode-stage method: focal layers look at everything, the others only at what was chosen."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import BoolTensor, Tensor, nn
+
+from ..errors import UnsupportedModelError
+from ..kernels.decode import dense_step, sparse_step
+from ..tokens import FixationReport
+from .attention import Taps
+from .cache import FILLER, cache_layer
+from .gaze import Gaze, attach, gaze_of
+from .layout import Layout
+from .parts import Parts
+from .step import layer_index
+
+TRAIL = 4096
+"""Choices that are remembered for the report."""
+
+
+class Attender(Protocol):
+    """What the hooks ask of a decode-stage method; `Reducer` has it."""
+
+    def attend(self, attention: Tensor, valid: BoolTensor, state: dict[str, Tensor]) -> BoolTensor: ...
+    def focal_layers(self, num_layers: int) -> tuple[int, ...]: ...
+    def num_read(self, n: int) -> int: ...
+
+
+class Fixations:
+    """One decode-stage method on one model."""
+
+    def __init__(self, parts: Parts, method: Attender, owner: Any) -> None:
+        self.parts, self.method, self.owner = parts, method, owner
+        self.focal = frozenset(method.focal_layers(parts.num_layers))
+        self.first = int(getattr(method, "dense", 0))
+        self._taps = Taps()
+        self._cache: Any = None
+        self._gaze: Gaze | None = None
+
+    def install(self) -> None:
+        """Tap every decoder layer."""
+        for place, layer in enumerate(self.parts.layers):
+            self._taps.add(list(layer.modules()), self._tap(place, layer_index(layer, place)))
+
+    def remove(self) -> None:
+        self._taps.remove()
+        self._cache = self._gaze = None
+
+    def begin(self, cache: Any, length: int) -> None:
+        """A forward of `length` tokens starts: only a single one is a step."""
+        gaze = gaze_of(cache) if length == 1 and cache is not None else None
+        self._gaze = gaze if gaze is not None and gaze.owner is self.owner else None
+        self._cache = cache if self._gaze is not None else None
+
+    def end(self, finished: bool) -> None:
+        """The forward is over. Raises when no focal layer could be looked at: the rest would be dense, unnoticed."""
+        gaze, self._cache, self._gaze = self._gaze, None, None
+        if gaze is None or not finished:
+            return
+        gaze.steps += 1
+        if gaze.chosen is None and gaze.most:
+            raise UnsupportedModelError(
+                f"no attention of layers {sorted(self.focal)} of {type(self.parts.model).__name__} could be observed "
+                "(a sliding window, or attention of its own kind); choose other focal layers"
+            )
+
+    def report(self, gaze: Gaze) -> FixationReport:
+        """What was looked at so far."""
+        layers, focal = self.parts.num_layers, len(self.focal)
+        dense = len(self.focal | set(range(self.first)))
+        shares = [self.method.num_read(n) / n for n in gaze.counts if n]
+        sparse = sum(shares) / len(shares) if shares else 1.0
+        choices = []
+        for step, layer, index in gaze.trail:
+            flat = index.flatten(1) if index.dim() == 3 else index
+            rows = [sorted({i for i in row if i >= 0}) for row in flat.tolist()]
+            choices.append((step, layer, rows))
+        read = (dense + (layers - dense) * sparse) / layers if focal else sparse
+        return FixationReport(gaze.steps, sorted(self.focal), list(gaze.counts), choices, sparse, read)
+
+    def after_prefill(self, cache: Any, layout: Layout, past: int) -> Gaze:
+        """Remember where the images of a prefill lie; those of earlier turns stay."""
+        before = gaze_of(cache)
+        rows: list[list[Tensor]] = [[] for _ in range(layout.batch)]
+        for segment in layout.segments:
+            rows[segment.row].append(segment.positions + past)
+        own = [torch.cat(r) if r else torch.empty(0, dtype=torch.long) for r in rows]
+        if before is not None and before.owner is self.owner:
+            old = before.logical.cpu()
+            own = [torch.cat([o[o >= 0], n]) for o, n in zip(old, own)]
+        counts = [len(r) for r in own]
+        logical = torch.full((layout.batch, max(counts)), FILLER)
+        for row, places in enumerate(own):
+            logical[row, : len(places)] = places
+        device = next(self.parts.layers[0].parameters()).device
+        gaze = Gaze(self.owner, logical.to(device), counts, past + layout.length)
+        attach(cache, gaze)
+        return gaze
+
+    # -- one layer of one step ---------------------------------------------------------------------------------
+
+    def _tap(self, place: int, slot: int) -> Any:
+        def attend(
+            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: dict[str, Any]
+        ) -> tuple[Tensor, Tensor | None] | None:
+            gaze = self._gaze
+            if gaze is None or query.shape[2] != 1 or gaze.most == 0:
+                return None
+            focal = place in self.focal
+            if not focal and (gaze.chosen is None or place < self.first):
+                return None
+            layer = cache_layer(self._cache, slot)
+            if getattr(layer, "is_sliding", False) or "s_aux" in kwargs:
+                return None  # a window is small already; sinks are their kernel's own affair
+            scaling = kwargs.get("scaling")
+            scaling = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+            mask = _additive(mask, key)
+            with torch.no_grad():
+                if focal:
+                    out = self._look(
+                        gaze, place, layer, query, key, value, mask, scaling, kwargs.get("softcap")
+                    )
+                else:
+                    out = self._glance(gaze, layer, query, key, value, mask, scaling, kwargs.get("softcap"))
+            return out.transpose(1, 2).contiguous(), None
+
+        return attend
+
+    def _look(
+        self, gaze: Gaze, place: int, layer: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any,
+        scaling: float, softcap: float | None,
+    ) -> Tensor:  # fmt: skip
+        """A focal layer: dense, and a new choice."""
+        out, weights = dense_step(query, key, value, scaling, mask, softcap)
+        columns = gaze.columns(layer).visual.to(weights.device)
+        valid: Any = columns >= 0
+        spots = columns.clamp(min=0)[:, None].expand(-1, weights.shape[1], -1)
+        seen = weights.gather(2, spots).masked_fill(~valid[:, None], 0.0)
+        if "groups" not in gaze.state:
+            gaze.state["groups"] = seen.new_zeros(seen.shape[0], key.shape[1])
+        gaze.chosen = self.method.attend(seen, valid, gaze.state)
+        gaze.version += 1
+        if len(gaze.trail) < TRAIL:
+            gaze.trail.append((gaze.steps, place, gaze.picked(self.most(gaze)).to(torch.int32)))
+        return out
+
+    def _glance(
+        self, gaze: Gaze, layer: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float,
+        softcap: float | None,
+    ) -> Tensor:  # fmt: skip
+        """Any other layer: the text, and what was chosen last."""
+        rows, columns, gaps = gaze.read(layer, key.shape[2], key.shape[1], self.most(gaze))
+        narrow = _narrow(mask, columns) if gaps or mask is not None else None
+        return sparse_step(query, key, value, rows.to(key.device), scaling, narrow, softcap)
+
+    def most(self, gaze: Gaze) -> int:
+        """Visual keys read by a sparse layer, in the row with most."""
+        return self.method.num_read(max(gaze.counts))
+
+
+def _additive(mask: Any, key: Tensor) -> Tensor | None:
+    """(B or 1, 1, 1, S) of this step, additive; None where everything may be read."""
+    if not isinstance(mask, Tensor):
+        return None
+    if mask.dim() == 2:  # padding, as FlashAttention takes it
+        mask = mask[:, None, None, -key.shape[2] :].bool()
+    mask = mask[:, :, -1:, : key.shape[2]]
+    if mask.dtype == torch.bool:
+        return torch.zeros_like(mask, dtype=torch.float32).masked_fill_(~mask, float("-inf"))
+    return mask.float()
+
+
+def _narrow(mask: Tensor | None, columns: Tensor) -> Tensor:
+    """The mask (B or 1, 1, 1, S) over the columns that are read, (B, 1 or Hkv, 1, n); shut where a row has none."""
+    spots = columns if columns.dim() == 3 else columns[:, None]
+    if mask is None:
+        out = torch.zeros(spots.shape, device=spots.device)
+    else:
+        out = mask[:, :, 0].expand(*spots.shape[:2], -1).gather(2, spots.clamp(min=0))
+    return out.masked_fill(spots < 0, float("-inf")).unsqueeze(2)
