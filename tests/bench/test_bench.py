@@ -34,6 +34,8 @@ def test_every_goal_of_the_issue_is_a_goal_here():
         ("decode28", "ops"): 30,
         ("entropy", "heads x heads"): 0.1,
         ("entropy", "share of q, k, v"): 0.05,
+        ("fixation", "batch 1"): 0.502,
+        ("fixation", "batch 8"): 0.402,
     }
     assert all(s.rounds >= 20 for s in SIZES.values())
 

@@ -65,6 +65,3 @@ def main(
     ),
 ) -> None:
     """Fewer visual tokens for any Hugging Face vision-language model."""
-
-
-from . import bench, calibrate, compare, eval, explain, methods  # noqa: E402, F401  each adds its command to `app`

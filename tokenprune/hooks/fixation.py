@@ -109,25 +109,28 @@ class Fixations:
             gaze = self._gaze
             if gaze is None or query.shape[2] != 1 or gaze.most == 0:
                 return None
-            focal = place in self.focal
-            if not focal and (gaze.chosen is None or place < self.first):
-                return None
             layer = cache_layer(self._cache, slot)
             if getattr(layer, "is_sliding", False) or "s_aux" in kwargs:
                 return None  # a window is small already; sinks are their kernel's own affair
             scaling = kwargs.get("scaling")
             scaling = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-            mask = _additive(mask, key)
+            softcap = kwargs.get("softcap")
             with torch.no_grad():
-                if focal:
-                    out = self._look(
-                        gaze, place, layer, query, key, value, mask, scaling, kwargs.get("softcap")
-                    )
-                else:
-                    out = self._glance(gaze, layer, query, key, value, mask, scaling, kwargs.get("softcap"))
-            return out.transpose(1, 2).contiguous(), None
+                out = self.attend(gaze, place, layer, query, key, value, _additive(mask, key), scaling, softcap)
+            return None if out is None else (out.transpose(1, 2).contiguous(), None)
 
         return attend
+
+    def attend(
+        self, gaze: Gaze, place: int, layer: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
+        scaling: float, softcap: float | None = None,
+    ) -> Tensor | None:  # fmt: skip
+        """(B, H, 1, d_v), attention of layer `place` in this step; None where the kernel's own dense one will do."""
+        if place in self.focal:
+            return self._look(gaze, place, layer, query, key, value, mask, scaling, softcap)
+        if gaze.chosen is None or place < self.first:
+            return None
+        return self._glance(gaze, layer, query, key, value, mask, scaling, softcap)
 
     def _look(
         self, gaze: Gaze, place: int, layer: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any,
