@@ -1,22 +1,23 @@
-"""The recipe of the embedded models, as a command.
+"""The recipes of the embedded models, as a command.
 
-    python -m tokenprune.zoo.train tiny-llava --out DIR                 # everything, two processes
-    python -m tokenprune.zoo.train tiny-llava --out DIR --only tower    # one phase
-    python -m tokenprune.zoo.train tiny-llava --out DIR --only export   # write and measure the checkpoint
+    python -m tokenprune.zoo.train tiny-qwen --out DIR                 # everything, two processes
+    python -m tokenprune.zoo.train tiny-qwen --out DIR --only cells    # one phase
+    python -m tokenprune.zoo.train tiny-qwen --out DIR --only export   # write and measure the checkpoint
 
-Phases are timed, not counted, because what is scarce is a processor's time; `--scale 2` doubles every one.
-Each leaves `DIR/<phase>.pt` and resumes from it; all write to `DIR/log.jsonl`. Nothing is pruned in training.
+Phases (`recipes.py`) are timed, not counted, because what is scarce is a processor's time; `--scale 2` doubles every
+one. Each leaves `DIR/<phase>.pt` and resumes from it; all write to `DIR/log.jsonl`. Nothing is pruned in training.
 
-The shipped weights came out of these phases in this order, on two shared processor cores without a GPU; its log,
-`tiny_llava/training_log.jsonl`, also holds what was begun and dropped. Two things differ in a fresh run: the tower
-then learns relations from its first phase on (they were added for `tower10`), and its first phase spends all its
-time in windows (a third went to whole pictures).
+The shipped weights came out of these phases in this order, on shared processor cores without a GPU; the log beside
+each model also holds what was begun and dropped. Two things differ in a fresh run of `tiny-llava`: the tower then
+learns relations from its first phase on (they were added for `tower10`), and its first phase spends all its time in
+windows (a third went to whole pictures). `tiny-qwen` also runs on a CUDA device, where processes of their own draw.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import inspect
 import json
 import logging
@@ -24,63 +25,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .recipes import RECIPES, TRAINERS, Phase, Row, assembler, saver
+
 log = logging.getLogger(__name__)
-
-VERSION = "1.0"
-
-
-@dataclass(frozen=True)
-class Phase:
-    """`stage`: phases of one stage run side by side. `team`: all processes share this one."""
-
-    name: str
-    stage: int
-    run: str
-    options: dict[str, Any] = field(default_factory=dict)
-    team: bool = False
-
-
-WINDOW = {"window": 7}
-WHOLE = {"window": 14}
-RECIPE: tuple[Phase, ...] = (
-    # Windows of 7 x 7 patches first: as crowded as whole pictures and five times as cheap.
-    Phase("tower7", 0, "tower", {"minutes": 46, "rate": 2e-3, "batch": 64, **WINDOW}),
-    Phase("language4", 0, "language", {"minutes": 18, "layers": 4, "rate": 2e-3, "batch": 32, **WINDOW}),
-    Phase("tower14", 1, "tower", {"minutes": 6, "rate": 5e-4, "batch": 16, "start": "tower7", **WHOLE}),
-    Phase("language8", 1, "language", {"minutes": 16, "layers": 8, "rate": 2e-3, "batch": 32,
-                                       "start": "language4", **WINDOW}),
-    # Whole pictures; the relations, which only the tower can learn quickly, settle here.
-    Phase("language14", 2, "language", {"minutes": 8, "layers": 8, "rate": 1.5e-3, "batch": 16,
-                                        "start": "language8", "add_smooth": True, **WHOLE}, team=True),
-    Phase("tower10", 3, "tower", {"minutes": 13, "rate": 1.2e-3, "batch": 32, "start": "tower14", "window": 10}),
-    Phase("language14b", 3, "language", {"minutes": 13, "layers": 8, "rate": 1.2e-3, "batch": 16,
-                                         "start": "language14", **WHOLE}),
-    Phase("pictures8", 4, "pictures", {"minutes": 10, "align_minutes": 2, "layers": 8, "rate": 1e-3,
-                                       "tower_rate": 5e-4, "tower": "tower10", "language": "language14b",
-                                       "batch": 16, **WHOLE}, team=True),
-    Phase("pictures16", 5, "pictures", {"minutes": 17, "layers": 16, "rate": 1e-3, "tower_rate": 5e-4,
-                                        "start": "pictures8", "batch": 16, **WHOLE}, team=True),
-    Phase("pictures16b", 6, "pictures", {"minutes": 11, "layers": 16, "rate": 7e-4, "tower_rate": 4e-4,
-                                         "start": "pictures16", "batch": 16, **WHOLE}, team=True),
-)  # fmt: skip
-
-#: What the card reports: row -> (split, share of the visual tokens left, at random, questions).
-ROWS = {
-    "test": ("test", 1.0, 2250),
-    "held_out": ("held_out", 1.0, 900),
-    "blind": ("test", 0.0, 900),
-    "random_0.111": ("test", 0.111, 900),
-}
 
 
 def _trainer(kind: str) -> Callable[..., None]:
-    from .training import language, pictures, tower
-
-    return {"tower": tower.train, "language": language.train, "pictures": pictures.train}[kind]
+    module, function = TRAINERS[kind]
+    return getattr(importlib.import_module(f".training.{module}", __package__), function)
 
 
 def run_phase(phase: Phase, out: Path, scale: float = 1.0, **changes: Any) -> None:
@@ -94,43 +49,43 @@ def run_phase(phase: Phase, out: Path, scale: float = 1.0, **changes: Any) -> No
     train(out, name=phase.name, **options)
 
 
-def measure(checkpoint: Path, row: str) -> dict[str, float]:
-    """Exact match, by kind, of one of `ROWS`."""
+def measure(checkpoint: Path, row: Row) -> dict[str, float]:
+    """Exact match, by kind, of one row of the card."""
     from . import evaluate, load
-    from .scenes import suite
 
-    split, keep, questions = ROWS[row]
     model, processor = load(str(checkpoint))
-    samples = suite(split, questions)
-    scores = evaluate.score(samples, evaluate.answers(model, processor, samples, keep))
-    log.info("%s: %.1f %%", row, 100 * scores["all"])
+    samples = evaluate.SUITES[row.suite].suite(row.split, row.questions)
+    scores = evaluate.score(samples, evaluate.answers(model, processor, samples, row.keep))
+    log.info("%s %s, %.1f %% of tokens: %.1f %%", row.suite, row.split, 100 * row.keep, 100 * scores["all"])
     return {kind: round(value, 4) for kind, value in scores.items()}
 
 
-def write_card(checkpoint: Path, exact: dict[str, dict[str, float]]) -> None:
+def write_card(name: str, checkpoint: Path, exact: dict[str, dict[str, float]]) -> None:
     """`tokenprune.json`: which checkpoint this is, and what it scored on which suites."""
-    from . import load
-    from .scenes import majority, suite, suite_hash
+    from . import evaluate, load
 
-    suites = {}
-    for row, (split, _, questions) in ROWS.items():
-        suites[row] = {
-            "split": split,
-            "questions": questions,
-            "seed": 0,
-            "hash": suite_hash(suite(split, questions)),
-        }
-    guess = majority(suite("test", ROWS["test"][2]))
-    exact = {**exact, "majority": {kind: round(value, 4) for kind, value in guess.items()}}
+    recipe = RECIPES[name]
+    several = len({row.suite for row in recipe.rows.values()}) > 1
+    suites, guesses = {}, {}
+    for title, row in recipe.rows.items():
+        module = evaluate.SUITES[row.suite]
+        samples = module.suite(row.split, row.questions)
+        suites[title] = {"suite": row.suite} if several else {}
+        suites[title] |= {"split": row.split, "questions": row.questions, "seed": 0}
+        suites[title]["hash"] = module.suite_hash(samples)
+        if row.split == "test" and row.keep == 1.0:
+            guess = {kind: round(value, 4) for kind, value in module.majority(samples).items()}
+            guesses[f"{row.suite}_majority" if several else "majority"] = guess
     model, _ = load(str(checkpoint))
     card = {
-        "name": "tiny-llava",
-        "version": VERSION,
+        "name": name,
+        "version": recipe.version,
         "date": datetime.date.today().isoformat(),
-        "recipe": "python -m tokenprune.zoo.train tiny-llava",
+        "recipe": f"python -m tokenprune.zoo.train {name}",
+        **({"rung": recipe.rung} if recipe.rung else {}),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "suites": suites,
-        "exact": exact,
+        "exact": {**exact, **guesses},
     }
     (checkpoint / "tokenprune.json").write_text(json.dumps(card, indent=2) + "\n")
 
@@ -146,16 +101,15 @@ def thin_log(log_file: Path, target: Path, every: int = 2) -> None:
     target.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
 
-def export(out: Path, checkpoint: Path, phase: str = RECIPE[-1].name) -> None:
+def export(name: str, out: Path, checkpoint: Path) -> None:
     """Write the model folder, with its log and a card of what it measures."""
     import torch
 
-    from .build import save_folder
-    from .training.pictures import assemble_from
-
-    save_folder(assemble_from(out / f"{phase}.pt"), checkpoint, torch.float16)
-    thin_log(out / "log.jsonl", checkpoint / "training_log.jsonl")
-    write_card(checkpoint, {row: measure(checkpoint, row) for row in ROWS})
+    recipe = RECIPES[name]
+    model = assembler(name)(out / f"{recipe.phases[-1].name}.pt")
+    saver(name)(model, checkpoint, torch.float16)
+    thin_log(out / "log.jsonl", checkpoint / "training_log.jsonl", recipe.thin)
+    write_card(name, checkpoint, {title: measure(checkpoint, row) for title, row in recipe.rows.items()})
 
 
 def _spawn(arguments: argparse.Namespace, phases: list[Phase]) -> None:
@@ -176,36 +130,39 @@ def _spawn(arguments: argparse.Namespace, phases: list[Phase]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train an embedded model from nothing.")
-    parser.add_argument("model", choices=["tiny-llava"])
+    parser.add_argument("model", choices=list(RECIPES))
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for checkpoints, log and the final model"
     )
-    parser.add_argument("--only", choices=[*(phase.name for phase in RECIPE), "export"])
+    parser.add_argument("--only", metavar="PHASE", help="one phase of the recipe, or `export`")
     parser.add_argument("--scale", type=float, default=1.0, help="times every phase's minutes")
     parser.add_argument("--processes", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--port", type=int, default=29531, help="local port the processes meet at")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments.out.mkdir(parents=True, exist_ok=True)
+    recipe = RECIPES[arguments.model].phases
+    folder = arguments.out / arguments.model.replace("-", "_")
     if arguments.only == "export":
-        export(arguments.out, arguments.out / "tiny_llava")
+        export(arguments.model, arguments.out, folder)
         return
     if arguments.only:
         import torch
 
+        phases = {phase.name: phase for phase in recipe}
+        if arguments.only not in phases:
+            parser.error(f"no phase {arguments.only!r}; there are: {', '.join(phases)}, export")
         torch.set_num_threads(1)
-        run_phase(
-            next(phase for phase in RECIPE if phase.name == arguments.only), arguments.out, arguments.scale
-        )
+        run_phase(phases[arguments.only], arguments.out, arguments.scale)
         return
-    for stage in sorted({phase.stage for phase in RECIPE}):
-        phases = [phase for phase in RECIPE if phase.stage == stage]
+    for stage in sorted({phase.stage for phase in recipe}):
+        phases = [phase for phase in recipe if phase.stage == stage]
         if arguments.processes > 1:
             _spawn(arguments, phases)
         else:
             for phase in phases:
                 _spawn(arguments, [phase])
-    export(arguments.out, arguments.out / "tiny_llava")
+    export(arguments.model, arguments.out, folder)
 
 
 if __name__ == "__main__":

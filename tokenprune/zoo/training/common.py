@@ -5,13 +5,46 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+
+def device() -> torch.device:
+    """A CUDA device where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def helpers() -> int:
+    """Processes that draw while a CUDA device trains; a processor draws and trains in turn."""
+    return max(1, min(12, (os.cpu_count() or 2) - 2)) if torch.cuda.is_available() else 0
+
+
+class _Drawn(IterableDataset):
+    def __init__(self, make: Callable[[random.Random], Any], seed: int) -> None:
+        self._make, self._seed = make, seed
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        rng = random.Random(self._seed * 64 + (worker.id if worker else 0))
+        while True:
+            yield self._make(rng)
+
+
+def drawn(make: Callable[[random.Random], Any], seed: int, workers: int | None = None) -> Iterator[Any]:
+    """What `make` draws, without end; by `workers` processes of their own where there are any."""
+    data = _Drawn(make, seed)
+    workers = helpers() if workers is None else workers
+    if not workers:
+        return iter(data)
+    return iter(DataLoader(data, batch_size=None, num_workers=workers, collate_fn=lambda item: item))
 
 
 def optimiser(modules: Iterable[nn.Module], rate: float, decay: float = 0.05) -> torch.optim.AdamW:

@@ -10,6 +10,7 @@ the picture ends. So each is exactly the prompt of the final model, at a tenth o
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,16 +30,22 @@ COUNT_WEIGHTS = {"0": 0.15, "1": 0.2, "2": 0.3, "3": 0.3, "4": 0.3}
 IGNORE = -100
 
 
-def pick_questions(scene: Scene, rng: random.Random, count: int = SLOTS) -> list[Question]:
+def pick_questions(
+    scene: Scene,
+    rng: random.Random,
+    count: int = SLOTS,
+    kinds: Sequence[str] = TRAINING_KINDS,
+    weights: dict[str, float] = WEIGHTS,
+) -> list[Question]:
     """`count` questions of mixed kinds; closed answers evened out, since a scene has few counts above one."""
-    pools = {kind: ask(scene, kind, rng) for kind in TRAINING_KINDS}
+    pools = {kind: ask(scene, kind, rng) for kind in kinds}
     pools = {kind: [q for q in pool if not q.held_out] for kind, pool in pools.items()}
     picked: list[Question] = []
     while len(picked) < count:
-        kinds = [kind for kind, pool in pools.items() if pool]
-        if not kinds:
+        open_kinds = [kind for kind, pool in pools.items() if pool]
+        if not open_kinds:
             return [picked[i % len(picked)] for i in range(count)]
-        kind = rng.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
+        kind = rng.choices(open_kinds, [weights[k] for k in open_kinds])[0]
         pool = pools[kind]
         if kind in ("count", "exist"):
             answers = sorted({q.answer for q in pool})
@@ -103,19 +110,22 @@ def _rms(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
 
 
 def _block(
-    x: torch.Tensor, weights: tuple[torch.Tensor, ...], cos: torch.Tensor, sin: torch.Tensor,
+    x: torch.Tensor, weights: tuple[torch.Tensor | None, ...], cos: torch.Tensor, sin: torch.Tensor,
     causal: torch.Tensor, inside: torch.Tensor, width: int,
 ) -> torch.Tensor:  # fmt: skip
-    """One Llama layer over picture and slots; x is (B, L, D), the two masks are added to the scores.
+    """One Llama or Qwen2 layer over picture and slots; x is (B, L, D), the two masks are added to the scores.
 
     Attention is spelt out: at these sizes the fused kernel's backward pass takes two thirds of a step on a
     processor, and it cannot skip what other slots hold.
     """
-    gain1, wq, wk, wv, wo, gain2, gate, up, down = weights
+    gain1, wq, wk, wv, wo, gain2, gate, up, down, *biases = weights
     batch, length, _ = x.shape
     split, slot = causal.shape[0], inside.shape[0]
     y = _rms(x, gain1)
-    q, k, v = (F.linear(y, w).view(batch, length, -1, width).transpose(1, 2) for w in (wq, wk, wv))
+    biases = biases or (None, None, None)
+    q, k, v = (
+        F.linear(y, w, b).view(batch, length, -1, width).transpose(1, 2) for w, b in zip((wq, wk, wv), biases)
+    )
     q, k = (_rotate(q, cos, sin) * width**-0.5).to(v.dtype), _rotate(k, cos, sin).to(v.dtype)
     share = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(share, 1), v.repeat_interleave(share, 1)
