@@ -233,6 +233,12 @@ def test_an_unknown_metric_a_bad_batch_and_another_run(chat, listing, tmp_path):
         evaluate(chat, str(listing), out=tmp_path / "b", **OPTIONS)
 
 
+def test_answers_a_metric_cannot_score_are_named_before_the_run(chat, listing, tmp_path):
+    with pytest.raises(InputError, match="sample q00.*annotator"):
+        evaluate(chat, str(listing), out=tmp_path / "run", metric="vqa", **OPTIONS)
+    assert not (tmp_path / "run").exists()
+
+
 def test_rescoring_needs_no_model(whole, tmp_path, monkeypatch):
     _, results = whole
     shutil.copytree(results.folder, tmp_path / "run")

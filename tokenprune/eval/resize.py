@@ -42,6 +42,12 @@ class Resizer:
         assert total is not None
         return total.tolist()
 
+    def decide(self, images: Sequence[Image.Image], questions: Sequence[str]) -> None:
+        """Learn from these pictures which way the model takes; a run asks its first one, also when it is resumed."""
+        full = self.visual(self.chat.inputs(list(images), list(questions)))
+        small = [_scaled(image, 0.5) for image in images]
+        self._fixed = self.visual(self.chat.inputs(small, list(questions))) == full
+
     @contextlib.contextmanager
     def inputs(
         self, images: Sequence[Image.Image], questions: Sequence[str], keep: float | int
@@ -53,8 +59,7 @@ class Resizer:
         full = self.visual(self.chat.inputs(list(images), list(questions)))
         budgets = [count(keep, n) for n in full]
         if self._fixed is None:
-            small = [_scaled(image, 0.5) for image in images]
-            self._fixed = self.visual(self.chat.inputs(small, list(questions))) == full
+            self.decide(images, questions)
         if not self._fixed:
             fitted = [self._fit(i, q, n, k) for i, q, n, k in zip(images, questions, full, budgets)]
             yield self.chat.inputs(fitted, list(questions))

@@ -86,7 +86,7 @@ def evaluate(
     asked = replace(
         asked, max_new_tokens=max_new_tokens or asked.max_new_tokens, metric=metric or asked.metric
     ).limited(limit)
-    get_metric(asked.metric)
+    _check_metric(asked)
     if batch < 1:
         raise InputError(f"batch {batch}: at least 1")
     chat = model if isinstance(model, Chat) else load_chat(model, device=device, dtype=dtype)
@@ -121,6 +121,17 @@ def evaluate(
         if efficiency:
             measure_rows(folder, answerer, asked, runner.rows, efficiency, facts, tick=tick)
     return score_run(folder)
+
+
+def _check_metric(suite: Suite) -> None:
+    """Raise before the run what a metric would say of a sample's right answers after it."""
+    rate = get_metric(suite.metric)
+    for sample in suite.samples:
+        if sample.answers:
+            try:
+                rate("", list(sample.answers))
+            except InputError as error:
+                raise InputError(f"suite {suite.name}, sample {sample.id}: {error}") from error
 
 
 class _Runner:
@@ -203,6 +214,7 @@ def check_rows(chat: Chat, answerer: Answerer, suite: Suite, rows: Sequence[Row]
             picture = sample.picture.load()
             n = answerer.resizer.visual(chat.inputs(picture, sample.question))[0]
             answerer.blinded([picture], [sample.question])
+            answerer.resizer.decide([picture], [sample.question])
             break
         except (TokenPruneError, OSError):
             continue
