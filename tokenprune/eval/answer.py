@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..patching import PatchHandle, patch_model
 from ..tokens import PruneReport
 from .resize import Resizer
-from .rows import BLIND, NONE, RESIZE, Row
+from .rows import BLIND, RESIZE, Row
 
 TEXT_ONLY = "text only: the same prompt without the picture"
 GREY = "an even grey picture, because the processor takes no question without one"
@@ -47,10 +47,7 @@ class Answerer:
         """Answers in order. A batch that does not fit in memory is halved until it does, or a single one fails."""
         try:
             return self._answer(row, images, questions)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            if len(images) == 1 or not is_out_of_memory(error):
-                raise
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if len(images) == 1 or not is_out_of_memory(error):
                 raise
         _release()
@@ -151,6 +148,3 @@ def _left(report: PruneReport | None, row: int, seen: int) -> tuple[float, float
         left = sum(i.after for i in images)
         return left, left * report.fixation.read_share
     return sum(i.after for i in images), sum(sum(i.per_layer) / layers for i in images)
-
-
-__all__ = ["BLIND", "NONE", "Answer", "Answerer", "is_out_of_memory"]

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from ..bench.machine import machine, versions
-from ..budget import layer_average
 from ..chat import Chat, load_chat
 from ..errors import BudgetError, InputError, TokenPruneError
 from ..methods import Reducer
@@ -243,10 +242,7 @@ def _status(chat: Chat, row: Row, n: int, layers: int) -> Status:
 def _after(reducer: Reducer, n: int, layers: int) -> int:
     """Tokens a later method of the chain gets."""
     plan = reducer.schedule(n, layers) if n else None
-    if plan:
-        layer_average(plan, n, layers)
-        return plan[max(plan)]
-    return n
+    return plan[max(plan)] if plan else n
 
 
 def run_facts(chat: Chat, suite: Suite, batch: int) -> dict[str, Any]:
