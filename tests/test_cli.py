@@ -202,7 +202,7 @@ def test_a_method_that_fails_is_recorded_and_the_run_goes_on(vlm, pictures, tmp_
         (["--image", "{tmp}/bad.png"], ["bad.png", "not a picture"]),
         (["--image", "{tmp}/bomb.png"], ["bomb.png", "limit"]),
         (["--image", "{tmp}/empty"], ["empty", "no picture in this folder"]),
-        (["--image", "{tmp}/clip.mp4"], ["clip.mp4", "video is not read yet"]),
+        (["--image", "{tmp}/clip.mp4"], ["clip.mp4", "is a video, not a picture"]),
         (["--model", "{tmp}/empty"], ["no config.json"]),
         (["--out", "{tmp}/bad.png/deeper"], ["cannot write"]),
     ],
@@ -210,7 +210,7 @@ def test_a_method_that_fails_is_recorded_and_the_run_goes_on(vlm, pictures, tmp_
 def test_bad_input_is_refused_before_the_model_is_loaded(args, parts, tmp_path, monkeypatch):
     import tokenprune.compare as package
 
-    from .test_media import png_header
+    from .media.test_pictures import png_header
 
     monkeypatch.setattr(package, "load_chat", lambda *a, **k: pytest.fail("the model was loaded"))
     (tmp_path / "bad.png").write_bytes(b"broken")

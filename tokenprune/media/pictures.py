@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import InputError
+from ..errors import InputError
 
 MAX_PIXELS = 64_000_000
 """Largest picture that is decoded (192 MB as RGB). A few kB of PNG can claim a thousand times that."""
@@ -23,7 +23,7 @@ MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg"})
-NO_VIDEO = "video is not read yet; save the frame you want as a picture"
+LOAD_CLIP = "`tokenprune.media.load_clip` reads"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def load_image(source: Any, *, name: str | None = None, max_pixels: int = MAX_PI
         return _from_file(path, name or str(source), max_pixels)
     if isinstance(source, Image.Image):
         label = name or getattr(source, "filename", "") or "the picture"
-        return _upright_rgb(source, label, max_pixels)
+        return upright_rgb(source, label, max_pixels)
     if hasattr(source, "__array__"):
         return _from_array(source, name or "the array", max_pixels)
     raise InputError(
@@ -73,15 +73,19 @@ def find_pictures(source: Any) -> list[Picture]:
         files = [f for f in path.iterdir() if f.is_file() and not f.name.startswith(".")]
     except OSError as error:
         raise InputError(f"{source}: cannot read this folder ({error.strerror})") from error
-    found = sorted((f for f in files if f.suffix.lower() in SUFFIXES), key=lambda f: _natural(f.name))
+    found = sorted((f for f in files if f.suffix.lower() in SUFFIXES), key=lambda f: natural(f.name))
     if not found:
         videos = any(f.suffix.lower() in VIDEO_SUFFIXES for f in files)
-        hint = f"; {NO_VIDEO}" if videos else f" ({', '.join(sorted(SUFFIXES))})"
+        hint = (
+            "; `tokenprune.media.find_clips` finds its videos"
+            if videos
+            else f" ({', '.join(sorted(SUFFIXES))})"
+        )
         raise InputError(f"{source}: no picture in this folder{hint}")
     return [Picture(f.name, f) for f in found]
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name.lower()) if p]
 
 
@@ -91,7 +95,7 @@ def _check_path(path: Path, label: str) -> None:
     if path.is_dir():
         raise InputError(f"{label}: is a folder, not a picture")
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        raise InputError(f"{label}: {NO_VIDEO}")
+        raise InputError(f"{label}: is a video, not a picture; {LOAD_CLIP} it")
 
 
 def _from_file(path: Path, label: str, max_pixels: int) -> Image.Image:
@@ -101,7 +105,7 @@ def _from_file(path: Path, label: str, max_pixels: int) -> Image.Image:
             # Our own limit is checked below, from the header, before a pixel is decoded.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                return _upright_rgb(image, label, max_pixels)
+                return upright_rgb(image, label, max_pixels)
     except UnidentifiedImageError as error:
         raise InputError(
             f"{label}: not a picture, or one in a format that is not read ({', '.join(FORMATS)})"
@@ -116,7 +120,7 @@ def _from_file(path: Path, label: str, max_pixels: int) -> Image.Image:
         raise InputError(f"{label}: corrupt or unreadable picture ({error})") from error
 
 
-def _upright_rgb(image: Image.Image, label: str, max_pixels: int) -> Image.Image:
+def upright_rgb(image: Image.Image, label: str, max_pixels: int) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise InputError(
@@ -126,7 +130,8 @@ def _upright_rgb(image: Image.Image, label: str, max_pixels: int) -> Image.Image
         raise InputError(f"{label}: an empty picture ({width} x {height})")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # what PIL calls a JPEG with previews behind it
-        raise InputError(f"{label}: holds {frames} frames or pages; {NO_VIDEO}")
+        hint = f"{LOAD_CLIP} it" if image.format in ("GIF", "WEBP") else "save the one you want by itself"
+        raise InputError(f"{label}: holds {frames} frames or pages, not one picture; {hint}")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
@@ -162,4 +167,4 @@ def _from_array(source: Any, label: str, max_pixels: int) -> Image.Image:
         raise InputError(f"{label}: {array.dtype} samples; uint8 or floats in [0, 1] are read")
     if 0 in array.shape:
         raise InputError(f"{label}: an empty picture ({shape})")
-    return _upright_rgb(Image.fromarray(np.ascontiguousarray(array)), label, max_pixels)
+    return upright_rgb(Image.fromarray(np.ascontiguousarray(array)), label, max_pixels)
