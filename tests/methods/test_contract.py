@@ -31,6 +31,14 @@ VARIANTS = {
     "dart": [{"text_pivots": 0}, {"visual_pivots": 1, "text_pivots": 9}],
     "pyramiddrop": [{"ratio": 0.5, "budget": "after"}],
     "sparsevlm": [{"recycle": 0.0}, {"recycle": 1.0, "ratio": None}],
+    "instance": [
+        {"seeds": "attention", "metric": "vision_features"},
+        {"seeds": "fps", "beta": "adaptive"},
+        {"seeds": "density"},
+        {"seeds": "grid", "normalize": True},
+    ],
+    "tome": [{"metric": "features", "share": 0.1}],
+    "cdpruner": [{"theta": 0.5, "negative": False}],
 }
 """Further settings of single methods; the defaults of all of them are always tested."""
 

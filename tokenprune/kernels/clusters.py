@@ -16,14 +16,15 @@ def rows(x: Tensor, index: Tensor) -> Tensor:
 
 
 def group_means(values: Tensor, label: Tensor, count: int, weight: Tensor) -> Tensor:
-    """(S, R, D), (S, R) group of each row in [0, count), (S, R) weights > 0 -> (S, count, D) weighted means.
+    """(S, R, D), (S, R) group of each row in [0, count), (S, R) weights >= 0 -> (S, count, D) weighted means.
 
-    Like `segment_mean`, but every image has groups of its own. Sums in float32, linear and differentiable in values.
+    Like `segment_mean`, but every image has groups of its own; a group without weight is zero. Sums in float32,
+    linear and differentiable in values.
     """
     s, _, width = values.shape
     place = (label + count * torch.arange(s, device=label.device).unsqueeze(1)).flatten()
     mass = torch.zeros(s * count, device=values.device).index_add(0, place, weight.flatten())
-    share = weight.flatten() / mass.index_select(0, place)
+    share = weight.flatten() / mass.clamp_min(TINY).index_select(0, place)
     sums = torch.zeros(s * count, width, device=values.device)
     sums = sums.index_add(0, place, values.flatten(0, 1).float() * share.unsqueeze(1))
     return sums.view(s, count, width).to(values.dtype)
@@ -34,6 +35,44 @@ class Clusters(NamedTuple):
 
     centre: LongTensor  # (S, C) the point that is each cluster's centre, best first
     label: LongTensor  # (S, R) the cluster of each point
+
+
+def _squared(some: Tensor, some_size: Tensor, columns: Tensor, column_size: Tensor) -> Tensor:
+    """(S, A, D), (S, A), (S, B, D), (S, B) points and their squared lengths -> (S, A, B) squared distances / D."""
+    product = torch.baddbmm(column_size.unsqueeze(1), some, columns.transpose(1, 2), alpha=-2)
+    return product.add_(some_size.unsqueeze(2)).clamp_min_(0).div_(some.shape[2])
+
+
+def _centred(x: Tensor) -> Tensor:
+    """Inner products of what is left do not cancel."""
+    x = x.float()
+    return x - x.mean(1, keepdim=True)
+
+
+def peak_order(x: Tensor, neighbours: int = 5, block_bytes: int = BLOCK_BYTES) -> LongTensor:
+    """(S, R, D) points -> (S, R) their indices, best centre first, as `density_peaks` says."""
+    s, r, _ = x.shape
+    x = _centred(x)
+    size = x.square().sum(2)
+    step = max(1, block_bytes // (4 * s * r))
+    spans = [(i, min(i + step, r)) for i in range(0, r, step)]
+    nearest, far = [], []
+    for a, b in spans:
+        block = _squared(x[:, a:b], size[:, a:b], x, size)
+        block.diagonal(a, 1, 2).zero_()
+        nearest.append(block.topk(min(neighbours, r), dim=2, largest=False).values.mean(2))
+        far.append(block.amax((1, 2)))
+    density = -torch.cat(nearest, 1)  # ln rho
+    rank = density.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # 0 is the densest
+    limit = torch.stack(far).amax(0)[:, None, None]
+    delta = []
+    for a, b in spans:
+        block = _squared(x[:, a:b], size[:, a:b], x, size)
+        denser = rank.unsqueeze(1) < rank[:, a:b].unsqueeze(2)
+        delta.append(torch.where(denser, block, limit).amin(2))
+    peak = density + 0.5 * torch.cat(delta, 1).clamp_min(TINY**2).log()
+    peak = torch.where(rank == 0, float("inf"), peak)  # equal points have no far one: the first still leads
+    return peak.argsort(dim=1, descending=True, stable=True)  # type: ignore[return-value]
 
 
 def density_peaks(x: Tensor, count: int, neighbours: int = 5, block_bytes: int = BLOCK_BYTES) -> Clusters:
@@ -47,40 +86,16 @@ def density_peaks(x: Tensor, count: int, neighbours: int = 5, block_bytes: int =
 
     Distances come in blocks of rows of at most `block_bytes` and are made twice; they are never all in memory.
     """
-    s, r, width = x.shape
-    x = x.float()
-    x = x - x.mean(1, keepdim=True)  # inner products of what is left do not cancel
+    s, r, _ = x.shape
+    centre = peak_order(x, neighbours, block_bytes)[:, :count]
+    x = _centred(x)
     size = x.square().sum(2)
-    step = max(1, block_bytes // (4 * s * r))
-    spans = [(i, min(i + step, r)) for i in range(0, r, step)]
-
-    def squared(some: Tensor, some_size: Tensor, columns: Tensor, column_size: Tensor) -> Tensor:
-        product = torch.baddbmm(column_size.unsqueeze(1), some, columns.transpose(1, 2), alpha=-2)
-        return product.add_(some_size.unsqueeze(2)).clamp_min_(0).div_(width)
-
-    nearest, far = [], []
-    for a, b in spans:
-        block = squared(x[:, a:b], size[:, a:b], x, size)
-        block.diagonal(a, 1, 2).zero_()
-        nearest.append(block.topk(min(neighbours, r), dim=2, largest=False).values.mean(2))
-        far.append(block.amax((1, 2)))
-    density = -torch.cat(nearest, 1)  # ln rho
-    rank = density.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # 0 is the densest
-    limit = torch.stack(far).amax(0)[:, None, None]
-    delta = []
-    for a, b in spans:
-        block = squared(x[:, a:b], size[:, a:b], x, size)
-        denser = rank.unsqueeze(1) < rank[:, a:b].unsqueeze(2)
-        delta.append(torch.where(denser, block, limit).amin(2))
-    peak = density + 0.5 * torch.cat(delta, 1).clamp_min(TINY**2).log()
-    peak = torch.where(rank == 0, float("inf"), peak)  # equal points have no far one: the first still leads
-    centre = peak.argsort(dim=1, descending=True, stable=True)[:, :count]
     centres = rows(x, centre)
     row_size = size.gather(1, centre)
     step = max(1, block_bytes // (4 * s * max(count, 1)))
     label = torch.cat(
         [
-            squared(x[:, i : i + step], size[:, i : i + step], centres, row_size).argmin(2)
+            _squared(x[:, i : i + step], size[:, i : i + step], centres, row_size).argmin(2)
             for i in range(0, r, step)
         ],
         1,
