@@ -42,9 +42,9 @@ class Instance(Reducer):
     point rules: the largest (a_i times) distance to the nearest neighbour. All seeds but "grid" are nested in `keep`.
 
     Deviations. Cosines are of the projected tokens, the ones that get averaged, by default; metric="vision_features"
-    or "vision_keys" takes the tower's. Density is over unit vectors, 2 (1 - cos) for the squared distance, without
-    noise. Row separators become seeds only after all patches, and those that are none are dropped (owner -1), not
-    averaged. Traps. Towers without registers attend to a few background tokens, which "attention" then all takes.
+    or "vision_keys" takes the tower's. Squared distance for density is 2 (1 - cos), and no noise is added. Separators
+    become seeds only after all patches, and are dropped (owner -1) where they are none, not averaged. Traps. Towers
+    without registers attend to a few background tokens, which "attention" then all takes.
     """
 
     seeds: str = "attention_fps"
@@ -59,7 +59,7 @@ class Instance(Reducer):
                 raise TokenPruneError(f"{name}={getattr(self, name)!r}: one of {', '.join(map(str, known))}")
         beta: Any = self.beta
         number = isinstance(beta, numbers.Real) and not isinstance(beta, bool) and 0 <= beta <= 1
-        if not number and not (isinstance(beta, str) and beta == "adaptive"):
+        if not number and beta != "adaptive":
             raise TokenPruneError(f"beta={beta!r}: a share from 0 to 1, or 'adaptive'")
 
     @property
@@ -70,12 +70,13 @@ class Instance(Reducer):
 
     def choose(self, tokens: VisualTokens, x: Tensor, last: Tensor, keep: int) -> Tensor:
         """(S, N, C) unit rows, (S, N) separators -> (S, keep) seeds."""
-        weight = tokens.saliency if self.seeds.startswith("attention") else None
-        if weight is None and self.seeds.startswith("attention"):
+        attentive = self.seeds.startswith("attention")
+        weight = tokens.saliency if attentive else None
+        if attentive and weight is None:
             raise TokenPruneError("these seeds need the tower's attention; seeds='fps' or 'grid' need none")
-        if self.seeds == "grid" and tokens.coords is None:
-            raise TokenPruneError("seeds='grid' needs to know where the tokens lie (coords)")
         if self.seeds == "grid":
+            if tokens.coords is None:
+                raise TokenPruneError("seeds='grid' needs coords")
             return grid_cells(tokens.coords, keep).slot.expand(x.shape[0], -1)
         if self.seeds.endswith("fps"):
             return max_min(x, keep, weight, last).index
@@ -99,8 +100,7 @@ class Instance(Reducer):
             weight = (~last).float().scatter(1, slot, 0.0)
             beta: Any = self.beta
             if beta == "adaptive":
-                size = torch.zeros_like(weight[:, :keep]).scatter_add(1, label, weight)
-                beta = (1 / (size + 1)).clamp_min(0.6)
+                beta = (1 / torch.ones_like(weight[:, :keep]).scatter_add(1, label, weight)).clamp_min(0.6)
             if self.normalize:
                 before = torch.linalg.vector_norm(tokens.features.float(), dim=2).clamp_min(TINY)
                 mixed = gather_members(unit(tokens.features), slot, label, weight, beta)
