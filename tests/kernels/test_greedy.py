@@ -95,7 +95,7 @@ def test_dpp_equals_the_determinants(n, width, data, block_bytes):
     x = kernels.unit(draw(2, n, width, seed=seed))
     quality = torch.rand(2, n, generator=torch.Generator().manual_seed(seed)) + 0.1
     quality[:, :: data.draw(st.integers(2, 6))] *= 10 ** data.draw(st.integers(-3, 3))
-    got = greedy_dpp(x, quality, count, block_bytes)
+    got = greedy_dpp(x, quality.log(), count, block_bytes)
     for i in range(2):
         expected, close = determinants(x[i], quality[i], count)
         assume(close > 1e-3)
@@ -105,11 +105,13 @@ def test_dpp_equals_the_determinants(n, width, data, block_bytes):
 def test_dpp_beyond_its_rank_goes_by_quality_and_stays_finite():
     x = kernels.unit(draw(1, 20, 3, seed=2))
     quality = torch.linspace(0.2, 1, 20)[None]
-    order = greedy_dpp(x, quality, 20)[0].tolist()
+    order = greedy_dpp(x, quality.log(), 20)[0].tolist()
     assert sorted(order) == list(range(20))
     assert order[3:] == sorted(order[3:], reverse=True), "three directions explain all"
-    assert greedy_dpp(x, torch.zeros(1, 20), 20)[0].tolist() == list(range(20))
-    copies = greedy_dpp(kernels.unit(torch.ones(2, 5, 4)), torch.ones(2, 5), 5)
+    huge = greedy_dpp(x, 1e6 * quality, 20)[0].tolist()
+    assert huge == list(range(19, -1, -1)), "no overflow where quality is all that counts"
+    assert greedy_dpp(x, torch.full((1, 20), -math.inf), 20)[0].tolist() == list(range(20))
+    copies = greedy_dpp(kernels.unit(torch.ones(2, 5, 4)), torch.zeros(2, 5), 5)
     assert copies.tolist() == [[0, 1, 2, 3, 4]] * 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -66,7 +67,7 @@ def determinants(x: torch.Tensor, quality: torch.Tensor, count: int) -> tuple[li
         ranked = sorted(able or left, key=lambda i: (-value[i], i))
         if len(ranked) > 1:
             close = min(close, value[ranked[0]] - value[ranked[1]] if able else math.inf)
-        if not able and any(abs(value[a] - value[b]) < 1e-7 for a, b in zip(ranked, ranked[1:])):
+        if not able and any(abs(value[a] - value[b]) < 1e-7 for a, b in itertools.pairwise(ranked)):
             close = 0.0
         order.append(ranked[0])
         # once the choice is singular its determinant says nothing more

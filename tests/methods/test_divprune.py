@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,7 @@ def test_agrees_with_a_float64_loop(seed, data):
 def test_kept_sets_are_nested():
     tokens = make_tokens(LAYOUTS["square"], images=3)
     masks = [get_method("divprune").select(tokens, k).keep for k in range(1, 37)]
-    for small, large in zip(masks, masks[1:]):
+    for small, large in itertools.pairwise(masks):
         assert not (small & ~large).any()
 
 

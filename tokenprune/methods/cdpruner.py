@@ -38,8 +38,8 @@ class CDPruner(Reducer):
     norm and projection: the model must then have that CLIP as its tower, and the question as a string a processor.
 
     Deviations. Min and max are of each image; the released code has them of the batch. Where the model reads the
-    layer before the tower's last (LLaVA), the projection is applied to that layer's vectors. After rank(L) tokens, or
-    when only tokens of r = 0 are left, nothing adds to the determinant, and r decides. Traps. Whether the minus is
+    layer before the tower's last (LLaVA), the projection is applied to that layer's vectors. Tokens that cannot add to
+    the determinant (after rank(x) others, or with r = 0) come last, by falling r. Traps. Whether the minus is
     right for a language model's embeddings has not been shown.
     """
 
@@ -93,8 +93,9 @@ class CDPruner(Reducer):
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         with ranking(tokens.features):
-            relevance = quality = self.relevance(tokens)
-            if self.theta is not None:
-                quality = (relevance * self.theta / (2 * (1 - self.theta))).exp()
-            order = greedy_dpp(unit(tokens.features), quality, keep)
+            relevance = self.relevance(tokens)
+            weight = (
+                relevance.log() if self.theta is None else relevance * (self.theta / (2 * (1 - self.theta)))
+            )
+            order = greedy_dpp(unit(tokens.features), weight, keep)
         return Selection.of_indices(order, tokens.shape[1], scores=relevance)

@@ -98,6 +98,7 @@ class Instance(Reducer):
             _, label = best_match(x, rows(x, slot), (last, last.gather(1, slot)))
             label = label.scatter(1, slot, torch.arange(keep, device=x.device).expand_as(slot))
             weight = (~last).float().scatter(1, slot, 0.0)
+            owner = slot.gather(1, label).masked_fill(last, -1).scatter(1, slot, slot)
             beta: Any = self.beta
             if beta == "adaptive":
                 beta = (1 / torch.ones_like(weight[:, :keep]).scatter_add(1, label, weight)).clamp_min(0.6)
@@ -114,9 +115,5 @@ class Instance(Reducer):
             return values.scatter(1, slot.unsqueeze(2).expand_as(new), new.to(values.dtype))
 
         return Selection.of_indices(
-            slot,
-            x.shape[1],
-            features=merge(tokens.features),
-            owner=slot.gather(1, label).masked_fill(last, -1).scatter(1, slot, slot),
-            merge=merge,
+            slot, x.shape[1], features=merge(tokens.features), owner=owner, merge=merge
         )
