@@ -72,9 +72,9 @@ def test_every_method_runs_and_equals_the_reference(method, name, kind):
     assert max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(out.logits, steps)) < 1e-4
 
 
-def pooled(values: torch.Tensor, coords: torch.Tensor, keep: int) -> tuple[torch.Tensor, list[int]]:
+def pooled(values: torch.Tensor, image) -> tuple[torch.Tensor, list[int]]:
     """(n, D) with the mean of each cell in its slot, token by token; and the slots."""
-    cell, slot, weight = grid_cells(coords, keep)
+    cell, slot, weight = grid_cells(image.coords, image.after)
     out = torch.zeros_like(values)
     for c, place in enumerate(slot.tolist()):
         members = [i for i in range(len(values)) if cell[i] == c and weight[i] > 0]
@@ -82,15 +82,34 @@ def pooled(values: torch.Tensor, coords: torch.Tensor, keep: int) -> tuple[torch
     return out, sorted(slot.tolist())
 
 
+def joined(values: torch.Tensor, image, own: float | None) -> tuple[torch.Tensor, list[int]]:
+    """The same from the report's owners: each seed's share and the mean of the others; own None: one mean of all."""
+    out = torch.zeros_like(values)
+    for place in image.kept:
+        others = [i for i in range(len(values)) if image.owner[i] == place and i != place]
+        mean = sum((values[i] for i in others), torch.zeros_like(values[0])) / max(len(others), 1)
+        share = (1 / (len(others) + 1) if own is None else own) if others else 1.0
+        out[place] = share * values[place] + (1 - share) * mean
+    return out, image.kept
+
+
+BY_HAND = {
+    "pool": pooled,
+    "tome": lambda values, image: joined(values, image, None),
+    "instance": lambda values, image: joined(values, image, 0.5),
+}
+
+
+@pytest.mark.parametrize("method", BY_HAND)
 @pytest.mark.parametrize("name,kind", [
     ("llava", "batch"), ("qwen2_5_vl", "mixed_batch"), ("qwen3_vl", "single"), ("qwen3_vl", "mixed_batch"),
     ("llava_next", "multi"), ("llava_onevision", "mixed_batch"),
 ])  # fmt: skip
-def test_pool_equals_merging_by_hand(name, kind, monkeypatch):
+def test_merging_equals_merging_by_hand(method, name, kind, monkeypatch):
     """The towers' outputs merged by hand, DeepStack levels too, under an unpatched model that masks the rest."""
     family = FAMILIES[name]
     model, inputs = family.build(), family.inputs(kind)
-    with patch_model(model, "pool", keep=KEEP["input"]) as handle:
+    with patch_model(model, method, keep=KEEP["input"]) as handle:
         got = model(**inputs).logits
         report = handle.report
     images = {k: [i for i in report.images if i.kind == k] for k in ("image", "video")}
@@ -99,7 +118,7 @@ def test_pool_equals_merging_by_hand(name, kind, monkeypatch):
     def merged(features, kind):
         flat = isinstance(features, torch.Tensor) and features.dim() == 2
         parts = features.split([i.before for i in images[kind]]) if flat else features
-        done = [pooled(f, i.coords, i.after) for f, i in zip(parts, images[kind], strict=True)]
+        done = [BY_HAND[method](f, i) for f, i in zip(parts, images[kind], strict=True)]
         assert [slots for _, slots in done] == [i.kept for i in images[kind]]
         out = [values for values, _ in done]
         return torch.cat(out) if flat else torch.stack(out) if isinstance(features, torch.Tensor) else out

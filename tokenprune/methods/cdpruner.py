@@ -53,7 +53,7 @@ class CDPruner(Reducer):
         super().__post_init__()
         theta: Any = self.theta
         number = isinstance(theta, numbers.Real) and not isinstance(theta, bool)
-        if theta is not None and not (number and 0 <= theta < 1):
+        if theta is not None and not (number and 0 <= float(theta) < 1):
             raise TokenPruneError(f"theta={theta!r}: a number in [0, 1), or None")
         if not isinstance(self.negative, bool):
             raise TokenPruneError(f"negative={self.negative!r}: True or False")

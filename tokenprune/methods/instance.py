@@ -58,7 +58,7 @@ class Instance(Reducer):
             if not isinstance(getattr(self, name), (str, bool)) or getattr(self, name) not in known:
                 raise TokenPruneError(f"{name}={getattr(self, name)!r}: one of {', '.join(map(str, known))}")
         beta: Any = self.beta
-        number = isinstance(beta, numbers.Real) and not isinstance(beta, bool) and 0 <= beta <= 1
+        number = isinstance(beta, numbers.Real) and not isinstance(beta, bool) and 0 <= float(beta) <= 1
         if not number and beta != "adaptive":
             raise TokenPruneError(f"beta={beta!r}: a share from 0 to 1, or 'adaptive'")
 

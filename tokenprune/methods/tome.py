@@ -51,7 +51,7 @@ class ToMe(Reducer):
         if not isinstance(self.metric, str) or self.metric not in METRICS:
             raise TokenPruneError(f"metric={self.metric!r}: one of {', '.join(METRICS)}")
         share: Any = self.share
-        if isinstance(share, bool) or not isinstance(share, numbers.Real) or not 0 < share <= 0.5:
+        if isinstance(share, bool) or not isinstance(share, numbers.Real) or not 0 < float(share) <= 0.5:
             raise TokenPruneError(f"share={share!r}: a number in (0, 0.5]")
 
     @property
