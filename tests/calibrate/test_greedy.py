@@ -61,7 +61,7 @@ def of(table):
     return lambda focal: table[sum(1 << layer for layer in focal)] / 8
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=30, deadline=None)
 @given(costs)
 def test_every_step_takes_the_best_of_what_is_left(table):
     cost = of(table)
@@ -80,7 +80,7 @@ def test_every_step_takes_the_best_of_what_is_left(table):
     assert up.costs[1] == min(cost((k,)) for k in range(6))
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=30, deadline=None)
 @given(costs, costs, st.integers(1, 6), st.booleans())
 def test_a_quick_cost_only_makes_the_short_list(table, rough, rerank, gives_up):
     cost, guess = of(table), of(rough)
@@ -100,7 +100,7 @@ def test_a_quick_cost_only_makes_the_short_list(table, rough, rerank, gives_up):
     assert same.sets == greedy_removal(6, cost).sets
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=30, deadline=None)
 @given(costs, st.integers(1, 5))
 def test_no_run_is_longer_than_allowed(table, most):
     found = greedy_removal(6, of(table), max_run=most)

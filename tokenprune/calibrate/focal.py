@@ -277,12 +277,15 @@ def plot_search(found: FocalSearch, count: int, path: Path) -> None:
         raise MissingExtraError.of("matplotlib", "eval") from error
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
+    least = 1e-7 if found.objective == "kl" else 0.0  # with all layers focal only rounding is left
     for label, costs, colour in (
         ("searched", found.curve, "#0072b2"),
         ("spread evenly", found.spread, "#999999"),
     ):
-        dots = sorted((m, v) for m, v in costs.items() if math.isfinite(v))
-        axes.plot(*zip(*dots), marker="o", markersize=4, color=colour, label=label)
+        dots = sorted((m, v) for m, v in costs.items() if math.isfinite(v) and v > least)
+        axes.plot(
+            [m for m, _ in dots], [v for _, v in dots], marker="o", markersize=4, color=colour, label=label
+        )
     layers = ", ".join(map(str, found.layers(count)))
     axes.axvline(count, color="#d55e00", linestyle="--", linewidth=1)
     axes.annotate(
@@ -298,6 +301,8 @@ def plot_search(found: FocalSearch, count: int, path: Path) -> None:
         fontsize=10, loc="left",
     )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if found.objective == "kl":
+        axes.set_yscale("log")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -165,7 +165,7 @@ class Replay(contextlib.AbstractContextManager["Replay"]):
             sparse = self.model(**call, past_key_values=cache).logits[:, -1].float().log_softmax(-1)
             dense, valid = recording.logprobs[t], recording.valid[t]
             if objective == "kl":
-                each = (dense.exp() * (dense - sparse)).sum(-1)
+                each = (dense.exp() * (dense - sparse)).sum(-1).clamp(min=0.0)  # rounding
             else:
                 each = -sparse.gather(1, recording.targets[t, :, None])[:, 0]
             total += torch.where(valid, each, 0.0).sum()
