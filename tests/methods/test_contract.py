@@ -39,6 +39,7 @@ VARIANTS = {
     ],
     "tome": [{"metric": "features", "share": 0.1}],
     "cdpruner": [{"theta": 0.5, "negative": False}],
+    "visionzip": [{"compat": "official"}, {"contextual": 1.0, "beta": 0.0}, {"contextual": 0.0}],
     "vispruner": [{"compat": "official"}, {"important_ratio": 1.0}, {"important_ratio": 0.0, "window": 1}],
 }
 """Further settings of single methods; the defaults of all of them are always tested."""
