@@ -17,7 +17,6 @@ from .make import LAYOUTS, make_tokens, take
 from .watch import Watch, host_reads
 
 NAMES = [name for name in list_methods() if method_class(name).stage in ("input", "layer")]
-EXACT = [name for name in NAMES if method_class(name).exact]
 VARIANTS = {
     "uniform": [{"over": "grid"}],
     "random": [{"seed": 7}],
@@ -39,13 +38,19 @@ VARIANTS = {
     ],
     "tome": [{"metric": "features", "share": 0.1}],
     "cdpruner": [{"theta": 0.5, "negative": False}],
+    "prumerge": [
+        {"compat": "official"},
+        {"budget": "fixed"},
+        {"budget": "fixed", "compat": "official", "neighbours": 3},
+    ],
+    "prumerge_plus": [{"compat": "official"}, {"budget": "fixed"}, {"budget": "fixed", "compat": "official"}],
     "visionzip": [{"compat": "official"}, {"contextual": 1.0, "beta": 0.0}, {"contextual": 0.0}],
     "vispruner": [{"compat": "official"}, {"important_ratio": 1.0}, {"important_ratio": 0.0, "window": 1}],
 }
 """Further settings of single methods; the defaults of all of them are always tested."""
 
 CASES = [(name, hyper) for name in NAMES for hyper in ({}, *VARIANTS.get(name, []))]
-EXACT_CASES = [case for case in CASES if case[0] in EXACT]
+EXACT_CASES = [(name, hyper) for name, hyper in CASES if get_method(name, **hyper).exact]
 quick = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 

@@ -105,7 +105,9 @@ def test_the_sum_grows_and_the_mean_does_not():
 
 def test_a_target_nobody_joins_stays_as_it_is():
     keys = torch.tensor([[1.0, 0], [1, 0], [0, 1], [1, 0.1]])[None]
-    tokens = VisualTokens(torch.randn(1, 4, 3), None, saliency=torch.tensor([[9.0, 1, 1, 1]]), vision_keys=keys)
+    tokens = VisualTokens(
+        torch.randn(1, 4, 3), None, saliency=torch.tensor([[9.0, 1, 1, 1]]), vision_keys=keys
+    )
     for compat in (None, "official"):
         selection = get_method("visionzip", contextual=2 / 3, compat=compat).select(tokens, 3)
         assert selection.keep[0].tolist() == [True, True, True, False]  # targets 1 and 2; 3 joins 1

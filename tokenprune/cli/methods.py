@@ -17,15 +17,13 @@ def describe(name: str) -> dict[str, Any]:
     from ..methods import method_class
 
     cls = method_class(name)
-    needs = cls.needs
-    if isinstance(needs, property):  # hyper-parameters decide: what the default ones need
-        needs = cls().needs
+    default = cls()  # where hyper-parameters decide, what the default ones mean
     return {
         "name": name,
         "stage": cls.stage,
         "query_aware": cls.query_aware,
-        "exact": cls.exact,
-        "needs": sorted(needs),
+        "exact": default.exact,
+        "needs": sorted(default.needs),
         "idea": cls.describe(),
     }
 

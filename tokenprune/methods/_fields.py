@@ -20,7 +20,7 @@ def check_ints(method: object, **ranges: tuple[int, int]) -> None:
     """Fields that are ints in [low, high]."""
     for name, (low, high) in ranges.items():
         value: Any = getattr(method, name)
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise TokenPruneError(f"{name}={value!r}: an int from {low} to {high}")
 
 

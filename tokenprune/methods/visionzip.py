@@ -54,7 +54,8 @@ class VisionZip(Reducer):
 
     def targets(self, taken: Tensor, separator: Tensor, count: int) -> Tensor:
         """(S, N) dominant tokens, (N,) separators -> (S, count) contextual tokens, evenly spaced over the others."""
-        rest = (taken.long() * 2 + separator).argsort(dim=1, stable=True)  # patches, separators, dominant ones
+        late = taken.long() * 2 + separator  # patches, then separators, then the dominant ones
+        rest = late.argsort(dim=1, stable=True)
         patches = (~(taken | separator)).sum(1, keepdim=True).clamp_min(count)
         place = torch.arange(count, device=taken.device)
         place = place * (patches // count) if self.compat == "official" else place * patches // count
