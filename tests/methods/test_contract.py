@@ -38,6 +38,7 @@ VARIANTS = {
     ],
     "tome": [{"metric": "features", "share": 0.1}],
     "cdpruner": [{"theta": 0.5, "negative": False}],
+    "holov": [{"compat": "official", "crops": 3}, {"alpha": 0.0, "crops": 1000}],
     "prumerge": [
         {"compat": "official"},
         {"budget": "fixed"},

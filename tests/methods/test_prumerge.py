@@ -42,7 +42,9 @@ def plain(x, a, keys, separators, keep, plus, budget, neighbours=32, official=Fa
     unit = keys / np.linalg.norm(keys, axis=1, keepdims=True)
     out, wanted = {}, {j: [] for j in joins}
     for i in centres:
-        near = sorted(joins, key=lambda j: (-(unit[i] @ unit[j]), j))[:neighbours] if i not in separators else []
+        near = (
+            sorted(joins, key=lambda j: (-(unit[i] @ unit[j]), j))[:neighbours] if i not in separators else []
+        )
         total = x[i] + sum((a[j] * x[j] for j in near), 0 * x[i])
         out[i] = total if official else total / (1 + sum(a[j] for j in near))
         for j in near:

@@ -12,8 +12,9 @@ from ..errors import TokenPruneError
 from ..kernels import ranking, unit
 from ..kernels.clusters import rows
 from ..kernels.knn import best_list, listed_sums, most_similar
+from ..kernels.newlines import newlines
 from ..kernels.outliers import fill_evenly, upper_outliers
-from ..tokens import NEWLINE, Selection, VisualTokens
+from ..tokens import Selection, VisualTokens
 from ._fields import check_choice, check_ints
 from .base import Reducer, register
 
@@ -34,9 +35,9 @@ class PruMerge(Reducer):
 
     Deviations. The released sum is not divided by its weights, so merged tokens are longer, and one more token, the
     a-weighted sum of all that is dropped, is appended; compat="official" takes both, but the sum lives in the slot of
-    the most attended dropped token and counts (not at keep=1). a is a mean over heads; the released code has one
-    softmax over their concatenated width. Row separators are neither merged nor merged into. Traps: a is small (it
-    sums to 1 at most), so merging changes little; attention sinks are outliers too; a flat a leaves one token.
+    the most attended dropped token and counts (not at keep=1). a is a mean over heads (released: one softmax over
+    all of them). Row separators are neither merged nor merged into. Traps: a sums to 1 at most, so merging changes
+    little; attention sinks are outliers too; a flat a leaves one token.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"saliency@-1", "vision_keys@-1"})
@@ -74,7 +75,7 @@ class PruMerge(Reducer):
         return outlier | (torch.arange(n, device=a.device) % stride == 0), most + -(-n // (n // most))
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        n, coords, official = tokens.shape[1], tokens.coords, self.compat == "official"
+        n, official = tokens.shape[1], self.compat == "official"
         if tokens.saliency is None:
             raise TokenPruneError("prumerge needs the vision tower's attention")
         spare = official and (not self.exact or 1 < keep < n)  # one slot is for the sum of what is dropped
@@ -83,9 +84,8 @@ class PruMerge(Reducer):
             order = a.argsort(dim=1, descending=True, stable=True)
             kept, most = self.centres(a, order, keep - (spare and self.exact))
             centre = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
-            separator = torch.zeros_like(kept[0]) if coords is None else coords[:, 2] == NEWLINE
+            joins = ~(kept | (separator := newlines(tokens)))
             keys = unit(tokens.features if tokens.vision_keys is None else tokens.vision_keys)
-            joins = ~(kept | separator)
             index, cosine = most_similar(rows(keys, centre), keys, joins, self.neighbours)
             gathers = (kept & ~separator).gather(1, centre)
             cosine = cosine.masked_fill(~gathers.unsqueeze(2), -float("inf"))
@@ -102,7 +102,7 @@ class PruMerge(Reducer):
             out = values.scatter(1, centre.unsqueeze(2).expand_as(mixed), mixed.to(values.dtype))
             if not spare:
                 return out
-            total = torch.bmm((a * joins).unsqueeze(1), values.float()).to(values.dtype)
+            total = ((a * joins).unsqueeze(2) * values.float()).sum(1, keepdim=True).to(values.dtype)
             total = torch.where(joins.any(1).view(-1, 1, 1), total, rows(out, slot))
             return out.scatter(1, slot.unsqueeze(2).expand_as(total), total)
 

@@ -13,7 +13,8 @@ from ..errors import TokenPruneError
 from ..kernels import ranking, unit
 from ..kernels.assign import best_match, gather_members
 from ..kernels.clusters import rows
-from ..tokens import NEWLINE, Selection, VisualTokens
+from ..kernels.newlines import newlines
+from ..tokens import Selection, VisualTokens
 from ._fields import check_choice, check_numbers
 from .base import Reducer, register
 
@@ -53,7 +54,7 @@ class VisionZip(Reducer):
         check_choice(self, "compat", None, "official")
 
     def targets(self, taken: Tensor, separator: Tensor, count: int) -> Tensor:
-        """(S, N) dominant tokens, (N,) separators -> (S, count) contextual tokens, evenly spaced over the others."""
+        """(S, N) dominant tokens, (S, N) separators -> (S, count) contextual tokens, evenly spaced over the others."""
         late = taken.long() * 2 + separator  # patches, then separators, then the dominant ones
         rest = late.argsort(dim=1, stable=True)
         patches = (~(taken | separator)).sum(1, keepdim=True).clamp_min(count)
@@ -62,7 +63,7 @@ class VisionZip(Reducer):
         return rest.gather(1, place)
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        n, coords = tokens.shape[1], tokens.coords
+        n = tokens.shape[1]
         if tokens.saliency is None:
             raise TokenPruneError("visionzip needs the vision tower's attention")
         count = math.floor(self.contextual * keep + 0.5)
@@ -73,7 +74,7 @@ class VisionZip(Reducer):
             if count == 0:
                 return Selection.of_indices(dominant, n, scores=scores)
             taken = torch.zeros_like(order, dtype=torch.bool).scatter(1, dominant, True)
-            separator = torch.zeros_like(taken[0]) if coords is None else coords[:, 2] == NEWLINE
+            separator = newlines(tokens)
             target = self.targets(taken, separator, count)
             keys = unit(tokens.features if tokens.vision_keys is None else tokens.vision_keys)
             _, label = best_match(keys, rows(keys, target))
