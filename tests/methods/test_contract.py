@@ -29,6 +29,7 @@ VARIANTS = {
     "entropyprune": [{"compat": "official"}, {"solver": "chebyshev"}],
     "dart": [{"text_pivots": 0}, {"visual_pivots": 1, "text_pivots": 9}],
     "pyramiddrop": [{"ratio": 0.5, "budget": "after"}],
+    "soft_resample": [{"reach": 0, "tau": 1.0}, {"reach": 4}],
     "sparsevlm": [{"recycle": 0.0}, {"recycle": 1.0, "ratio": None}],
     "instance": [
         {"seeds": "attention", "metric": "vision_features"},

@@ -32,13 +32,13 @@ def _share(total: int, before: Tensor, n: int) -> Tensor:
     return (2 * total * before + n) // (2 * n)
 
 
-def grid_cells(coords: Tensor, count: int) -> Cells:
+def grid_cells(coords: Tensor, count: int, rows: float | None = None) -> Cells:
     """(N, 4) coordinates -> exactly `count` cells of floor or ceil sizes.
 
-    Each frame of each part is cut into bands of about sqrt(N / count) rows. Places are shared over the bands by
-    cumulative rounding (they sum exactly, and differ from the proportion by less than one), and a band is cut,
-    column after column, into as many runs of near-equal size. So cells never cross a frame or a crop unless there
-    are fewer cells than frames. A separator belongs to the patch before it. Where bands of h rows by cells of w
+    Each frame of each part is cut into bands of about sqrt(N / count) rows, or of `rows`. Places are shared over the
+    bands by cumulative rounding (they sum exactly, and differ from the proportion by less than one), and a band is
+    cut, column after column, into as many runs of near-equal size. So cells never cross a frame or a crop unless
+    there are fewer cells than frames. A separator belongs to the patch before it. Where bands of h rows by cells of w
     columns divide the grid, this is average pooling.
     """
     n = coords.shape[0]
@@ -49,8 +49,8 @@ def grid_cells(coords: Tensor, count: int) -> Cells:
 
     frame, _, frame_size = _runs((part[1:] == part[:-1]) & (t[1:] == t[:-1]), n)
     height = torch.zeros_like(index).scatter_reduce(0, frame, y, "amax")[frame] + 1
-    rows = (n / count) ** 0.5
-    bands = torch.minimum((height / rows + 0.5).long(), count * frame_size // n).clamp_min(1)
+    band_rows = (n / count) ** 0.5 if rows is None else rows
+    bands = torch.minimum((height / band_rows + 0.5).long(), count * frame_size // n).clamp_min(1)
     band = y * bands // height
 
     key, order = ((frame << 40) | (band << 20) | x).sort(stable=True)
