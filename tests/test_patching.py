@@ -93,6 +93,16 @@ def test_a_tower_without_observable_attention_is_refused_where_it_is_needed(llav
         assert handle.report.after == 5
 
 
+@pytest.mark.parametrize("method", ["vispruner", "visionzip", "prumerge", "prumerge+", "holov"])
+def test_methods_seeded_by_the_tower_name_those_that_are_not(llava, method):
+    llava.model.vision_tower = _OwnTower(llava.model.vision_tower).eval()
+    before = state_of(llava)
+    with pytest.raises(UnsupportedModelError, match=r"attention.*_OwnTower.*pool.*soft_resample") as raised:
+        patch_model(llava, method)
+    assert not any(f" {seeded}," in f"{raised.value}," for seeded in ("visionzip", "holov", "prumerge"))
+    assert state_of(llava) == before
+
+
 # -- methods and numbers -----------------------------------------------------------------------------------------
 
 
