@@ -1,4 +1,4 @@
-"""A model with its processor, as something that can be asked about a picture."""
+"""A model with its processor, as something that can be asked about a picture or a clip."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from . import zoo
+from .media import Clip
 from .errors import InputError, TokenPruneError, UnsupportedModelError
 
 DEFAULT = "tiny-llava"
+Medium = Image.Image | Clip
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -39,29 +41,52 @@ class Chat:
         return bool(getattr(self.processor, "chat_template", None))
 
     def inputs(
-        self, image: Image.Image | Sequence[Image.Image | None] | None, question: str | Sequence[str]
+        self, medium: Medium | Sequence[Medium | None] | None, question: str | Sequence[str]
     ) -> dict[str, Any]:
-        """What the model takes for a question about `image`, or for the question alone (None).
+        """What the model takes for a question about a picture or clip, or for the question alone (None).
 
-        Lists of equal length make a batch, padded on the left; either every row has a picture or none has.
+        Lists of equal length make a batch, padded on the left; every row has a picture, or every row a clip, or none
+        has either.
         """
-        images = [image] if image is None or isinstance(image, Image.Image) else list(image)
+        media = [medium] if medium is None or isinstance(medium, (Image.Image, Clip)) else list(medium)
         questions = [question] if isinstance(question, str) else list(question)
-        pictures = [i for i in images if i is not None]
-        if len(images) != len(questions) or len(pictures) not in (0, len(images)):
+        shown = [m for m in media if m is not None]
+        films = [m for m in shown if isinstance(m, Clip)]
+        if len(media) != len(questions) or len(shown) not in (0, len(media)):
             raise InputError(
-                f"{len(pictures)} pictures for {len(questions)} questions: one each, or none at all"
+                f"{len(shown)} pictures for {len(questions)} questions: one each, or none at all"
             )
+        if len(films) not in (0, len(shown)):
+            raise InputError("a batch of pictures and clips: ask about one or the other")
         try:
             with _left_padding(self.processor):
-                batch = self._encode(pictures, questions)
+                batch = self._encode_clips(films, questions) if films else self._encode(shown, questions)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             kind = type(self.processor).__name__
             asked = f"the question {questions[0]!r}" if len(questions) == 1 else f"{len(questions)} questions"
             raise InputError(f"{kind} cannot read {asked}: {error}") from error
         return dict(batch.to(self.device, dtype=self.model.dtype))  # casts floats only
 
-    def _encode(self, pictures: list[Image.Image], questions: list[str]) -> Any:
+    def _encode_clips(self, films: list[Clip], questions: list[str]) -> Any:
+        if self.templated:
+            content: list[dict[str, Any]] = [{"type": "video"}, {"type": "text", "text": ""}]
+            texts = []
+            for question in questions:
+                content[1]["text"] = question
+                turn = [{"role": "user", "content": content}]
+                texts.append(self.processor.apply_chat_template(turn, add_generation_prompt=True))
+        else:
+            texts = [f"{self._token('video')}\n{q}" for q in questions]
+        return self.processor(
+            text=texts,
+            videos=[film.frames for film in films],
+            video_metadata=[film.metadata() for film in films],
+            do_sample_frames=False,  # they were chosen when the clip was read
+            return_tensors="pt",
+            **({"padding": True} if len(questions) > 1 else {}),
+        )
+
+    def _encode(self, pictures: list[Any], questions: list[str]) -> Any:
         padding = {"padding": True} if len(questions) > 1 else {}
         if self.templated:
             turns = []
@@ -79,17 +104,17 @@ class Chat:
                 **({"processor_kwargs": padding} if padding else {}),
             )
         if pictures:
-            texts = [f"{self._image_token()}\n{q}" for q in questions]
+            texts = [f"{self._token('image')}\n{q}" for q in questions]
             nested = [[p] for p in pictures]  # one list a row: the only form every processor reads as a batch
             return self.processor(text=texts, images=nested, return_tensors="pt", **padding)
         return self.processor(text=questions, return_tensors="pt", **padding)
 
-    def _image_token(self) -> str:
+    def _token(self, modality: str) -> str:
         for holder in (self.processor, getattr(self.processor, "tokenizer", None)):
-            token = getattr(holder, "image_token", None)
+            token = getattr(holder, f"{modality}_token", None)
             if token:
                 return str(token)
-        return "<image>"
+        return f"<{modality}>"
 
     @torch.no_grad()
     def generate(self, inputs: dict[str, Any], max_new_tokens: int) -> list[list[int]]:

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from tokenprune.errors import InputError, UnknownNameError
-from tokenprune.eval.suite import Sample, load_suite, make_suite
+from tokenprune.eval.sources import load_suite
+from tokenprune.eval.suite import Sample, make_suite
 from tokenprune.media import Picture
 from tokenprune.zoo import scenes
 

@@ -18,7 +18,7 @@ from .watch import Watch, host_reads
 
 NAMES = [name for name in list_methods() if method_class(name).stage in ("input", "layer")]
 VARIANTS = {
-    "uniform": [{"over": "grid"}],
+    "uniform": [{"over": "grid"}, {"over": "frames"}],
     "random": [{"seed": 7}],
     "flashvlm": [
         {"compat": "official"},

@@ -31,7 +31,8 @@ def ecl(
     """
     from ..calibrate import entropy_curve, plot_curve
     from ..chat import check_model, load_chat
-    from ..eval.suite import BUILT_IN, load_suite
+    from ..eval.procedural import BUILT_IN
+    from ..eval.sources import load_suite
     from .progress import hush, progress
 
     check_model(model, device, dtype)

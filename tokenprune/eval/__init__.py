@@ -6,7 +6,8 @@ from .report import write_report
 from .results import Results, score_run
 from .rows import Row, plan_rows
 from .run import evaluate
-from .suite import Sample, Suite, load_suite, make_suite
+from .sources import load_suite
+from .suite import Sample, Suite, make_suite
 
 __all__ = [
     "Difference",

@@ -1,4 +1,4 @@
-"""One batch under one row: from pictures and questions to answers with their token counts."""
+"""One batch under one row: from pictures or clips and questions to answers with their token counts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 
-from ..chat import Chat
+from ..chat import Chat, Medium
 from ..errors import InputError
 from ..patching import PatchHandle, patch_model
 from ..tokens import PruneReport
+from .medium import grey
 from .resize import Resizer
-from .rows import BLIND, RESIZE, Row
+from .rows import BLIND, FRAMES, RESIZE, Row
 
 TEXT_ONLY = "text only: the same prompt without the picture"
 GREY = "an even grey picture, because the processor takes no question without one"
@@ -31,7 +31,9 @@ class Answer:
     text_tokens: int
     before: int  # visual tokens
     after: float  # that the last layer reads
-    equivalent: float  # on layer average
+    equivalent: float  # read on layer average
+    kept: float  # in the cache on layer average
+    sparse: float | None  # share of them that a layer which is not focal reads; None: no decode-stage method
     batch: int
 
 
@@ -43,7 +45,7 @@ class Answerer:
         self.resizer = Resizer(chat)
         self.blind = ""
 
-    def answer(self, row: Row, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
+    def answer(self, row: Row, images: Sequence[Medium], questions: Sequence[str]) -> list[Answer]:
         """Answers in order. A batch that does not fit in memory is halved until it does, or a single one fails."""
         try:
             return self._answer(row, images, questions)
@@ -55,7 +57,7 @@ class Answerer:
         first = self.answer(row, images[:half], questions[:half])
         return first + self.answer(row, images[half:], questions[half:])
 
-    def _answer(self, row: Row, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
+    def _answer(self, row: Row, images: Sequence[Medium], questions: Sequence[str]) -> list[Answer]:
         with self.prepared(row, images, questions) as (inputs, handle):
             rows = self.chat.generate(inputs, self.max_new_tokens)
             report = None if handle is None else handle.report
@@ -65,7 +67,6 @@ class Answerer:
         out = []
         for i, text in enumerate(texts):
             seen = visual[i]
-            after, equivalent = _left(report, i, seen)
             out.append(
                 Answer(
                     text=text,
@@ -73,8 +74,7 @@ class Answerer:
                     unfinished=len(rows[i]) >= self.max_new_tokens,
                     text_tokens=lengths[i] - seen,
                     before=seen,
-                    after=after,
-                    equivalent=equivalent,
+                    **_left(report, i, seen),
                     batch=len(texts),
                 )
             )
@@ -82,13 +82,16 @@ class Answerer:
 
     @contextlib.contextmanager
     def prepared(
-        self, row: Row, images: Sequence[Image.Image], questions: Sequence[str]
+        self, row: Row, images: Sequence[Medium], questions: Sequence[str]
     ) -> Iterator[tuple[dict[str, Any], PatchHandle | None]]:
         """The model made ready for a row, and its inputs; generate inside the block."""
         with contextlib.ExitStack() as stack:
             if row.label == RESIZE:
                 assert row.keep is not None
                 inputs = stack.enter_context(self.resizer.inputs(images, questions, row.keep))
+            elif row.label == FRAMES:
+                assert row.keep is not None
+                inputs = self.resizer.fewer_frames(images, questions, row.keep)
             elif row.label == BLIND:
                 inputs = self.blinded(images, questions)
             else:
@@ -100,7 +103,7 @@ class Answerer:
                 )
             yield inputs, handle
 
-    def blinded(self, images: Sequence[Image.Image], questions: Sequence[str]) -> dict[str, Any]:
+    def blinded(self, images: Sequence[Medium], questions: Sequence[str]) -> dict[str, Any]:
         """Inputs that show nothing of the pictures; `blind` then says what they show instead."""
         if self.blind != GREY:
             try:
@@ -109,8 +112,7 @@ class Answerer:
                 return inputs
             except InputError:
                 self.blind = GREY
-        grey = [Image.new("RGB", image.size, (128, 128, 128)) for image in images]
-        return self.chat.inputs(grey, list(questions))
+        return self.chat.inputs([grey(image) for image in images], list(questions))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -138,13 +140,16 @@ def _lengths(inputs: dict[str, Any]) -> list[int]:
     return mask.sum(1).tolist()
 
 
-def _left(report: PruneReport | None, row: int, seen: int) -> tuple[float, float]:
-    """Visual tokens of one row in the last layer, and on layer average."""
+def _left(report: PruneReport | None, row: int, seen: int) -> dict[str, Any]:
+    """What is left of one row's visual tokens: in the last layer, read and kept on layer average."""
     if report is None:
-        return seen, seen
+        return {"after": seen, "equivalent": seen, "kept": seen, "sparse": None}
     images = [i for i in report.images if i.row == row]
-    layers = max(len(report.physical), 1)
-    if report.fixation is not None:  # nothing is dropped; what is read counts
-        left = sum(i.after for i in images)
-        return left, left * report.fixation.read_share
-    return sum(i.after for i in images), sum(sum(i.per_layer) / layers for i in images)
+    layers, looks = max(len(report.physical), 1), report.fixation
+    kept = sum(sum(i.per_layer) / layers for i in images)
+    return {
+        "after": sum(i.after for i in images),
+        "equivalent": kept if looks is None else kept * looks.read_share,
+        "kept": kept,
+        "sparse": None if looks is None else looks.sparse_share,
+    }

@@ -15,11 +15,11 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
-from PIL import Image
 
 from ..bench.generation import DECODED, Times, time_generation
 from ..bench.memory import peak_bytes
 from ..bench.timer import Ratio, clock_for, quiet
+from ..chat import Medium
 from ..errors import TokenPruneError
 from ..flops import LayerSize
 from .answer import Answerer
@@ -112,7 +112,7 @@ def read_costs(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-Asked = tuple[Image.Image, str]
+Asked = tuple[Medium, str]
 
 
 def _first_readable(suite: Suite, count: int) -> list[Asked]:

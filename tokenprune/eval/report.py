@@ -112,6 +112,12 @@ def _parts(body: dict[str, Any]) -> Iterator[str]:
     yield grid(body, lambda r: percent(r["agreement"]))
     yield "## Equivalent tokens (layer average)"
     yield grid(body, lambda r: f"{r['tokens']['equivalent']:.1f} of {r['tokens']['before']:.0f}")
+    if any(row.get("sparse") is not None for row in body["rows"]):
+        yield (
+            "## What is read and what is kept\n\nMethods of the decode stage drop nothing. Shares of the visual tokens, "
+            "%: read by a layer that is not focal, read on layer average (focal layers read all), kept in the cache.\n\n"
+            + _reading(body)
+        )
     if graded:
         yield (
             "## Every row\n\nLost: right unpruned, wrong here. p: McNemar (exact; graded scores: paired t), which "
@@ -121,6 +127,12 @@ def _parts(body: dict[str, Any]) -> Iterator[str]:
         if plain.get("kinds"):
             yield "## Kinds of question, points"
             yield _kinds(body)
+        for metric in plain.get("metrics", {}):
+            yield f"## The same answers by {metric}, points"
+            yield _other_metric(body, metric)
+        if plain.get("answers"):
+            yield "## What was answered, % of a kind's answers"
+            yield _answers(body)
     if body["efficiency"]:
         yield _efficiency(body["efficiency"])
     if body["failures"]:
@@ -155,6 +167,49 @@ def _every_row(body: dict[str, Any]) -> str:
             *(percent(broken[k]) for k in ("empty", "repeats", "unfinished")),
         ])  # fmt: skip
     return table(heads, lines, left=2)
+
+
+def _reading(body: dict[str, Any]) -> str:
+    lines = []
+    for row in body["rows"]:
+        if row["keep"] is not None or row.get("sparse") is not None:
+            if tokens := row.get("tokens"):
+                share = [tokens[what] / max(tokens["before"], 1) for what in ("equivalent", "kept")]
+                cells = [percent(row.get("sparse")) or "-", *map(percent, share)]
+                lines.append([f"`{row['label']}`", keep_text(row["keep"]), *cells])
+    return table(["row", "keep", "in a sparse layer", "layer average", "KV kept"], lines, left=2)
+
+
+def _other_metric(body: dict[str, Any], metric: str) -> str:
+    rows = [r for r in body["rows"] if r.get("metrics")]
+    kinds = sorted({k for r in rows for k in r["metrics"][metric]["kinds"]})
+    lines = [
+        [
+            f"`{r['label']}`",
+            keep_text(r["keep"]),
+            interval_text(r["metrics"][metric]["score"]),
+            *(percent(r["metrics"][metric]["kinds"].get(k, {}).get("value")) for k in kinds),
+        ]
+        for r in rows
+    ]
+    return table(["row", "keep", "all", *kinds], lines, left=2)
+
+
+def _answers(body: dict[str, Any]) -> str:
+    rows = [r for r in body["rows"] if r.get("answers")]
+    kinds = sorted({k for r in rows for k in r["answers"]})
+    lines = [
+        [
+            f"`{r['label']}`",
+            keep_text(r["keep"]),
+            *(
+                ", ".join(f"{text or '(nothing)'} {100 * s:.0f}" for text, s in r["answers"].get(k, {}).items())
+                for k in kinds
+            ),
+        ]
+        for r in rows
+    ]
+    return table(["row", "keep", *kinds], lines, left=2 + len(kinds))
 
 
 def _kinds(body: dict[str, Any]) -> str:
@@ -198,7 +253,7 @@ CSV_FIELDS = [
     *map(
         str,
         (
-            "label keep state floor answered failed before after equivalent score score_low score_high difference "
+            "label keep state floor answered failed before after equivalent kept sparse score score_low score_high difference "
             "difference_low difference_high retained agreement lost gained p p_holm verdict empty repeats unfinished "
             "prefill_ratio decode_ratio kv_bytes flops peak_bytes"
         ).split(),

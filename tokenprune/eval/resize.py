@@ -1,4 +1,4 @@
-"""The `resize` row: fewer visual tokens the ordinary way, from a smaller picture."""
+"""The `resize` and `frames` rows: fewer visual tokens the ordinary way, from a smaller picture or fewer frames."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from PIL import Image
 from torch import nn
 
 from ..budget import count
-from ..chat import Chat
-from ..errors import TokenPruneError, UnsupportedModelError
+from ..chat import Chat, Medium
+from ..errors import InputError, TokenPruneError, UnsupportedModelError
 from ..hooks.parts import Parts, find_parts
+from ..media import Clip
+from .medium import fewer, resized, scaled, size_of
 
 SHRINK = 0.97
 """Each try is this much smaller than the one before."""
@@ -22,7 +23,7 @@ WIDEST = 4 / 3
 
 
 class Resizer:
-    """Pictures made small enough for a budget.
+    """Pictures and clips made small enough for a budget.
 
     A processor that keeps a picture's size (Qwen, Pixtral) is given a smaller one. A tower of one size (CLIP, SigLIP)
     gets one of fewer patches, with its position embeddings interpolated as transformers does it.
@@ -42,15 +43,15 @@ class Resizer:
         assert total is not None
         return total.tolist()
 
-    def decide(self, images: Sequence[Image.Image], questions: Sequence[str]) -> None:
+    def decide(self, images: Sequence[Medium], questions: Sequence[str]) -> None:
         """Learn from these pictures which way the model takes; a run asks its first one, also when it is resumed."""
         full = self.visual(self.chat.inputs(list(images), list(questions)))
-        small = [_scaled(image, 0.5) for image in images]
+        small = [scaled(image, 0.5) for image in images]
         self._fixed = self.visual(self.chat.inputs(small, list(questions))) == full
 
     @contextlib.contextmanager
     def inputs(
-        self, images: Sequence[Image.Image], questions: Sequence[str], keep: float | int
+        self, images: Sequence[Medium], questions: Sequence[str], keep: float | int
     ) -> Iterator[dict[str, Any]]:
         """The batch with no more than `keep` of each picture's tokens; generate inside the block.
 
@@ -66,22 +67,40 @@ class Resizer:
             return
         with _as_they_are(self.chat.processor), _interpolating(self.parts):
             patch = _patch_size(self.parts)
-            grids = {_grid(images[0], k) for k in budgets}
+            grids = {_grid(max(1, k // _pictures(m))) for k, m in zip(budgets, images)}
             if len(grids) > 1:
                 raise TokenPruneError("pictures of one batch need one grid when the tower's size is fixed")
             h, w = grids.pop()
-            small = [i.resize((w * patch, h * patch), Image.Resampling.BICUBIC) for i in images]
+            small = [resized(image, (w * patch, h * patch)) for image in images]
             inputs = self.chat.inputs(small, list(questions))
-            if any(n != h * w for n in self.visual(inputs)):
+            if any(n > k for n, k in zip(self.visual(inputs), budgets)):
                 raise UnsupportedModelError(f"{self.chat.name} does not read a picture of {h} x {w} patches")
             yield inputs
 
-    def _fit(self, image: Image.Image, question: str, full: int, budget: int) -> Image.Image:
+    def fewer_frames(self, clips: Sequence[Medium], questions: Sequence[str], keep: float | int) -> dict[str, Any]:
+        """The batch with as many frames of each clip as fit in `keep` of its tokens, at full resolution.
+
+        Raises `InputError` for pictures and `UnsupportedModelError` when one frame is too many.
+        """
+        full = self.visual(self.chat.inputs(list(clips), list(questions)))
+        fitted = [self._thin(c, q, n, count(keep, n)) for c, q, n in zip(clips, questions, full)]
+        return self.chat.inputs(fitted, list(questions))
+
+    def _thin(self, clip: Medium, question: str, full: int, budget: int) -> Clip:
+        if not isinstance(clip, Clip):
+            raise InputError("fewer frames of a picture: the row is for clips")
+        for frames in range(max(1, len(clip.frames) * budget // full), 0, -1):
+            thin = fewer(clip, frames)
+            if self.visual(self.chat.inputs(thin, question))[0] <= budget:
+                return thin
+        raise UnsupportedModelError(f"{self.chat.name} reads more than {budget} tokens of one frame")
+
+    def _fit(self, image: Medium, question: str, full: int, budget: int) -> Medium:
         if budget >= full:
             return image
         scale = (budget / full) ** 0.5
-        while min(image.size) * scale >= 1:
-            small = _scaled(image, scale)
+        while min(size_of(image)) * scale >= 1:
+            small = scaled(image, scale)
             if self.visual(self.chat.inputs(small, question))[0] <= budget:
                 return small
             scale *= SHRINK
@@ -90,12 +109,11 @@ class Resizer:
         )
 
 
-def _scaled(image: Image.Image, scale: float) -> Image.Image:
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BICUBIC)
+def _pictures(medium: Medium) -> int:
+    return len(medium.frames) if isinstance(medium, Clip) else 1
 
 
-def _grid(image: Image.Image, budget: int) -> tuple[int, int]:
+def _grid(budget: int) -> tuple[int, int]:
     """(h, w) cells, as many as fit in `budget` without cells far from square. The tower sees a square picture."""
     fits = [(h, budget // h) for h in range(1, budget + 1) if budget // h]
     best = [(h, w) for h, w in fits if max(h, w) <= WIDEST * min(h, w)] or [(1, 1)]

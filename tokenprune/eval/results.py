@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,9 @@ from .statistics import (
 SCHEMA = "tokenprune.eval/1"
 FILE = "results.json"
 KIND_RESAMPLES = 2_000
-"""Of the intervals per kind; the overall ones have 10,000."""
+"""Of the intervals per kind and of further metrics; the overall ones have 10,000."""
+CLOSED = 10
+"""A kind of question with more right answers than this has no histogram of what was answered."""
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Scored:
     texts: list[dict[str, str]]  # one per seed
     records: list[Record]
     errors: dict[str, str]
+    more: dict[str, dict[str, float]]  # further metric -> scores
 
 
 def score_run(folder: str | Path, metric: str | None = None) -> Results:
@@ -92,7 +95,8 @@ def score_run(folder: str | Path, metric: str | None = None) -> Results:
     lines: dict[tuple[str, Any], list[dict[str, Any]]] = defaultdict(list)
     for row in run["rows"]:
         lines[row["label"], row["keep"]].append(row)
-    scored = {place: _scored(rows, samples, records, name) for place, rows in lines.items()}
+    also = [other for other in run["suite"].get("also", ()) if other != name]
+    scored = {place: _scored(rows, samples, records, name, also) for place, rows in lines.items()}
     base = scored[NONE, None]
     if not base.texts or not base.texts[0]:
         reason = next(iter(base.errors.values()), "nothing was answered yet")
@@ -117,11 +121,14 @@ def _scored(
     samples: dict[str, Any],
     records: dict[tuple[str, str], Record],
     metric: str,
+    also: Sequence[str] = (),
 ) -> Scored:
-    out = Scored({}, [], [], {})
-    each: list[dict[str, float]] = []
+    out = Scored({}, [], [], {}, {})
+    each: dict[str, list[dict[str, float]]] = {name: [] for name in (metric, *also)}
     for row in rows:
-        texts, scores = {}, {}
+        texts: dict[str, str] = {}
+        for found in each.values():
+            found.append({})
         for sample_id, sample in samples.items():
             record = records.get((row["key"], sample_id))
             if record is None:
@@ -132,12 +139,17 @@ def _scored(
             out.records.append(record)
             texts[sample_id] = record["text"]
             if sample["answers"]:
-                scores[sample_id] = score_of(metric, record["text"], sample)
+                for name, found in each.items():
+                    found[-1][sample_id] = score_of(name, record["text"], sample)
         out.texts.append(texts)
-        each.append(scores)
-    common = set.intersection(*(set(s) for s in each)) if each else set()
-    out.scores = {i: mean(s[i] for s in each) for i in samples if i in common}
+    out.scores, *more = (_mean_of_seeds(found, samples) for found in each.values())
+    out.more = dict(zip(also, more))
     return out
+
+
+def _mean_of_seeds(each: Sequence[dict[str, float]], samples: dict[str, Any]) -> dict[str, float]:
+    common = set.intersection(*(set(s) for s in each)) if each else set()
+    return {i: mean(s[i] for s in each) for i in samples if i in common}
 
 
 def score_of(metric: str, text: str, sample: dict[str, Any]) -> float:
@@ -162,7 +174,10 @@ def _line(
         "before": mean(whole.get(r["id"], r["before"]) for r in found.records),
         "after": mean(r["after"] for r in found.records),
         "equivalent": mean(r["equivalent"] for r in found.records),
+        "kept": mean(r.get("kept", r["equivalent"]) for r in found.records),
     }
+    shares = [r["sparse"] for r in found.records if r.get("sparse") is not None]
+    out["sparse"] = mean(shares) if shares else None
     out["generated"] = mean(r["generated"] for r in found.records)
     texts = [r["text"] for r in found.records]
     out["degenerate"] = degenerate_rates(texts, [r["unfinished"] for r in found.records])
@@ -174,6 +189,14 @@ def _line(
         groups = [samples[i]["group"] for i in ids]
         out["score"] = _interval(mean_interval([found.scores[i] for i in ids], groups))
         out["kinds"] = _kinds(ids, found.scores, samples)
+        out["metrics"] = {
+            name: {
+                "score": _interval(_mean(scores, ids, samples)),
+                "kinds": _kinds(ids, scores, samples),
+            }
+            for name, scores in found.more.items()
+        }
+        out["answers"] = _answers(ids, found.texts, samples)
     paired = [i for i in ids if i in base.scores]
     if paired and row["label"] != NONE:
         out.update(_against(paired, found, base, samples, run["protocol"]["margin"], seeds))
@@ -206,17 +229,31 @@ def _kinds(ids: Sequence[str], scores: dict[str, float], samples: dict[str, Any]
         if samples[i]["kind"]:
             by_kind[samples[i]["kind"]].append(i)
     return {
-        kind: {
-            **_interval(
-                mean_interval(
-                    [scores[i] for i in those],
-                    [samples[i]["group"] for i in those],
-                    resamples=KIND_RESAMPLES,
-                )
-            ),
-            "n": len(those),
-        }
+        kind: {**_interval(_mean(scores, those, samples)), "n": len(those)}
         for kind, those in sorted(by_kind.items())
+    }
+
+
+def _mean(scores: dict[str, float], ids: Sequence[str], samples: dict[str, Any]) -> Interval:
+    groups = [samples[i]["group"] for i in ids]
+    return mean_interval([scores[i] for i in ids], groups, resamples=KIND_RESAMPLES)
+
+
+def _answers(
+    ids: Sequence[str], texts: Sequence[dict[str, str]], samples: dict[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Kind -> answer -> share of the kind's answers, for kinds with few right ones, most frequent first."""
+    said: dict[str, Counter[str]] = defaultdict(Counter)
+    right: dict[str, set[str]] = defaultdict(set)
+    for i in ids:
+        kind = samples[i]["kind"]
+        if kind:
+            right[kind].add(samples[i]["answers"][0])
+            said[kind].update(found[i] for found in texts if i in found)
+    return {
+        kind: {text: count / said[kind].total() for text, count in said[kind].most_common(CLOSED)}
+        for kind in sorted(said)
+        if len(right[kind]) <= CLOSED
     }
 
 

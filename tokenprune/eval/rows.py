@@ -12,7 +12,9 @@ from ..errors import InputError
 from ..methods import Reducer, get_method, method_class
 from ..recipe import load_recipe
 
-NONE, BLIND, RESIZE = "none", "blind", "resize"
+NONE, BLIND, RESIZE, FRAMES = "none", "blind", "resize", "frames"
+PLAIN = (NONE, BLIND, RESIZE, FRAMES)
+"""Rows that need no patch."""
 BASELINES = ("random", "uniform", "pool")
 SEEDS = 3
 """Draws of `random`; its row is their mean."""
@@ -54,11 +56,14 @@ class Row:
 Item = str | Mapping[str, Any]
 
 
-def plan_rows(methods: Sequence[Item], keeps: Sequence[float | int], seeds: int = SEEDS) -> list[Row]:
+def plan_rows(
+    methods: Sequence[Item], keeps: Sequence[float | int], seeds: int = SEEDS, video: bool = False
+) -> list[Row]:
     """Every row of a run: unpruned, blind, the baselines at every keep, then what was asked for.
 
     methods: names; or mappings `{name: ..., label: ..., keeps: [...], **hyper}`; or `{chain: [...], label: ...}` and
-    `{recipe: file, label: ...}`, whose items carry their own keeps. Raises before anything runs.
+    `{recipe: file, label: ...}`, whose items carry their own keeps. video: the suite is one of clips, which can also be
+    shown with fewer frames. Raises before anything runs.
     """
     keeps = [check_keep(k) for k in keeps]
     if not keeps:
@@ -67,6 +72,7 @@ def plan_rows(methods: Sequence[Item], keeps: Sequence[float | int], seeds: int 
     for name in BASELINES:
         rows += _of_method(name, name, keeps, {}, seeds)
     rows += [Row(RESIZE, keep) for keep in keeps]
+    rows += [Row(FRAMES, keep) for keep in keeps] if video else []
     for item in methods:
         for row in _of_item(item, keeps, seeds):
             if row not in rows:
@@ -85,7 +91,7 @@ def plan_rows(methods: Sequence[Item], keeps: Sequence[float | int], seeds: int 
 
 def _of_item(item: Item, keeps: Sequence[float | int], seeds: int) -> list[Row]:
     if isinstance(item, str):
-        if item in (NONE, BLIND, RESIZE):
+        if item in PLAIN:
             return []  # they are there anyhow
         name = method_class(item).name
         return _of_method(name, name, keeps, {}, seeds)

@@ -11,20 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from ..bench.machine import machine, versions
-from ..chat import Chat, load_chat
+from ..chat import Chat, Medium, load_chat
+from ..budget import count
 from ..errors import BudgetError, InputError, TokenPruneError
+from ..media import Clip
 from ..methods import Reducer
 from ..patching import patch_model
 from .answer import Answer, Answerer
 from .efficiency import measure_rows
 from .journal import Journal, read_records, write_file, write_samples
+from .medium import fewer
 from .metrics import get_metric
 from .results import Results, score_run
-from .rows import BASELINES, BLIND, NONE, RESIZE, SEEDS, Item, Row, plan_rows
-from .suite import Sample, Suite, load_suite
+from .rows import BASELINES, FRAMES, PLAIN, SEEDS, Item, Row, plan_rows
+from .sources import load_suite
+from .suite import Sample, Suite
 
 RUN = "run.json"
 SCHEMA = "tokenprune.run/1"
@@ -80,8 +83,8 @@ def evaluate(
     A sample that fails is recorded with the reason, tried again by the next run, and never scored as wrong.
     Raises `TokenPruneError` subclasses for what can be told beforehand, and when every answer of the model failed.
     """
-    rows = plan_rows(methods, keeps, seeds)
     asked = suite if isinstance(suite, Suite) else load_suite(suite, home)
+    rows = plan_rows(methods, keeps, seeds, asked.video)
     asked = replace(
         asked, max_new_tokens=max_new_tokens or asked.max_new_tokens, metric=metric or asked.metric
     ).limited(limit)
@@ -103,7 +106,7 @@ def evaluate(
             "name": name or asked.name,
             "suite": {
                 "name": asked.name, **asked.about, "hash": asked.hash(), "samples": len(asked.samples),
-                "subset": asked.subset, "metric": asked.metric, "graded": asked.graded,
+                "subset": asked.subset, "metric": asked.metric, "also": list(asked.also), "graded": asked.graded,
                 "majority": asked.majority(),
             },
             "model": {k: v for k, v in facts["model"].items() if k != "processor"},
@@ -124,13 +127,14 @@ def evaluate(
 
 def _check_metric(suite: Suite) -> None:
     """Raise before the run what a metric would say of a sample's right answers after it."""
-    rate = get_metric(suite.metric)
-    for sample in suite.samples:
-        if sample.answers:
-            try:
-                rate("", list(sample.answers))
-            except InputError as error:
-                raise InputError(f"suite {suite.name}, sample {sample.id}: {error}") from error
+    for name in (suite.metric, *suite.also):
+        rate = get_metric(name)
+        for sample in suite.samples:
+            if sample.answers:
+                try:
+                    rate("", list(sample.answers))
+                except InputError as error:
+                    raise InputError(f"suite {suite.name}, sample {sample.id}: {error}") from error
 
 
 class _Runner:
@@ -159,7 +163,7 @@ class _Runner:
         rows = [r for r in self.rows if not all(self._answered(r, s) for s in batch)]
         if not rows:
             return
-        loaded: list[tuple[Sample, Image.Image]] = []
+        loaded: list[tuple[Sample, Medium]] = []
         broken: dict[str, str] = {}
         for sample in batch:
             try:
@@ -178,7 +182,7 @@ class _Runner:
             if self.tick is not None:
                 self.tick(self.done, self.total, row.key)
 
-    def _answers(self, row: Row, loaded: Sequence[tuple[Sample, Image.Image]]) -> dict[str, Answer | str]:
+    def _answers(self, row: Row, loaded: Sequence[tuple[Sample, Medium]]) -> dict[str, Answer | str]:
         """Answers by sample id; where the batch fails, each sample is asked alone, so that only the guilty fail."""
         samples = [s for s, _ in loaded]
         try:
@@ -207,21 +211,25 @@ def _message(error: BaseException, sample: Sample) -> str:
 
 def check_rows(chat: Chat, answerer: Answerer, suite: Suite, rows: Sequence[Row]) -> list[Status]:
     """What each row comes to on this model, told from the first picture that can be read."""
-    n = 0
+    n = frame = 0
     for sample in suite.samples:
         try:
             picture = sample.picture.load()
             n = answerer.resizer.visual(chat.inputs(picture, sample.question))[0]
             answerer.blinded([picture], [sample.question])
             answerer.resizer.decide([picture], [sample.question])
+            if isinstance(picture, Clip):
+                frame = answerer.resizer.visual(chat.inputs(fewer(picture, 1), sample.question))[0]
             break
         except (TokenPruneError, OSError):
             continue
     layers = answerer.resizer.parts.num_layers
-    return [_status(chat, row, n, layers) for row in rows]
+    return [_status(chat, row, n, frame, layers) for row in rows]
 
 
-def _status(chat: Chat, row: Row, n: int, layers: int) -> Status:
+def _status(chat: Chat, row: Row, n: int, frame: int, layers: int) -> Status:
+    if row.label == FRAMES and row.keep is not None and count(row.keep, n) < frame:
+        return Status("floor", f"one frame is {frame} of {n} tokens", frame / n)
     if not row.methods:
         return Status()
     try:
@@ -303,7 +311,7 @@ def _row_record(row: Row, status: Status) -> dict[str, Any]:
     return {
         "label": row.label, "key": row.key, "keep": row.keep, "seed": row.seed, "methods": chain,
         "state": status.state, "reason": status.reason, "floor": status.floor,
-        "baseline": row.label in (NONE, BLIND, RESIZE, *BASELINES),
+        "baseline": row.label in (*PLAIN, *BASELINES),
     }  # fmt: skip
 
 

@@ -1,33 +1,30 @@
-"""What is asked: questions with their pictures and right answers, from a procedural suite, a JSONL or a folder."""
+"""What is asked: questions with their pictures or clips and right answers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
-from PIL import Image
-
-from ..errors import InputError, UnknownNameError, neighbours
-from ..media import Picture, find_pictures
+from ..chat import Medium
+from ..errors import InputError
 
 
 class Loadable(Protocol):
-    """A picture that is opened when it is needed."""
+    """A picture or clip that is opened when it is needed."""
 
     @property
     def name(self) -> str: ...
 
-    def load(self) -> Image.Image: ...
+    def load(self) -> Medium: ...
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One question about one picture. `answers` is empty where no right answer is known."""
+    """One question about one picture or clip. `answers` is empty where no right answer is known."""
 
     id: str
     question: str
@@ -45,8 +42,10 @@ class Suite:
     samples: tuple[Sample, ...]
     metric: str = "exact"
     max_new_tokens: int = 32
+    also: tuple[str, ...] = ()  # further metrics the same answers are scored by
     about: dict[str, Any] = field(default_factory=dict)  # where it came from: split, seed; no paths
     subset: bool = False  # a limit cut it short
+    video: bool = False  # its media are clips
 
     @property
     def graded(self) -> bool:
@@ -60,6 +59,8 @@ class Suite:
     def hash(self) -> str:
         """Sixteen hex digits of what is asked; tables that quote a suite quote this."""
         lines = [f"{s.id}|{s.question}|{s.answers}|{s.group}|{s.kind}" for s in self.samples]
+        if "sampling" in self.about:  # other frames of the same clips are another question
+            lines.append(str(self.about["sampling"]))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     def majority(self) -> dict[str, float]:
@@ -95,136 +96,3 @@ def make_suite(name: str, samples: Sequence[Sample], **options: Any) -> Suite:
     if twice:
         raise InputError(f"suite {name}: id {twice[0]!r} comes more than once ({len(twice)} such ids)")
     return Suite(name, tuple(sorted(samples, key=lambda s: s.id)), **options)
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A procedural picture, drawn when it is needed."""
-
-    name: str
-    draw: Callable[[], Image.Image]
-
-    def load(self) -> Image.Image:
-        return self.draw()
-
-
-def scenes(split: str = "test", n: int = 900, seed: int = 0) -> Suite:
-    """The drawn scenes of `tokenprune.zoo`: nine kinds of question, answers of one word or number."""
-    from ..zoo import scenes as zoo
-
-    found = zoo.suite(split, n, seed)
-    samples = [
-        Sample(s.id, s.question, (s.answer,), Drawn(s.id, lambda s=s: s.image), s.id.split("-")[0], s.kind)
-        for s in found
-    ]
-    about = {"split": split, "n": n, "seed": seed}
-    return make_suite("scenes", samples, metric="exact", max_new_tokens=16, about=about)
-
-
-BUILT_IN: dict[str, Callable[..., Suite]] = {"scenes": scenes}
-
-
-def load_suite(spec: str | Mapping[str, Any], home: Path | None = None) -> Suite:
-    """A suite by its name, file or folder, or from the `suite` mapping of a configuration.
-
-    spec: `"scenes"`; `"questions.jsonl"`; `"folder"` of pictures with a `questions.jsonl` in it; or a mapping
-    `{name: ..., **options}`. Options of files: `images` (folder that picture names are relative to), `metric`,
-    `max_new_tokens`, `questions` (asked about every picture of a folder without a listing; no answers are known).
-    home: folder that relative paths are relative to. Raises `InputError` naming the file and line.
-    """
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = str(options.pop("name", ""))
-    if name in BUILT_IN:
-        try:
-            return BUILT_IN[name](**options)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"suite {name}: {error}") from error
-    path = Path(name).expanduser()
-    path = path if path.is_absolute() or home is None else home / path
-    if path.is_dir():
-        return _from_folder(path, options)
-    if path.is_file():
-        return _from_listing(path, path.parent, options)
-    if "/" in name or path.suffix:
-        raise InputError(f"suite {name}: no such file or folder")
-    raise UnknownNameError(
-        f"no suite named {name!r}; {neighbours(name, BUILT_IN)}; or a JSONL file or a folder"
-    )
-
-
-def _from_folder(folder: Path, options: dict[str, Any]) -> Suite:
-    questions = options.pop("questions", None)
-    listing = next((f for f in (folder / "questions.jsonl", folder / "questions.json") if f.is_file()), None)
-    if listing is not None and questions is None:
-        return _from_listing(listing, folder, {"label": folder.name, **options})
-    asked = [questions] if isinstance(questions, str) else list(questions or ())
-    if not asked:
-        raise InputError(f"suite {folder.name}: no questions.jsonl in this folder, and no `questions` to ask")
-    options.pop("images", None)
-    samples = [
-        Sample(f"{p.name}-{i}", q, (), p, p.name) for p in find_pictures(folder) for i, q in enumerate(asked)
-    ]
-    return _make(folder.name, samples, options)
-
-
-def _from_listing(path: Path, images: Path, options: dict[str, Any]) -> Suite:
-    label = options.pop("label", path.stem)
-    if options.get("images"):
-        given = Path(str(options["images"])).expanduser()
-        images = given if given.is_absolute() else path.parent / given
-    options.pop("images", None)
-    samples = [
-        _sample(entry, f"{path.name}, {where}", number, images)
-        for number, (where, entry) in enumerate(_entries(path))
-    ]
-    return _make(label, samples, options)
-
-
-def _entries(path: Path) -> list[tuple[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            return [(f"entry {i}", entry) for i, entry in enumerate(json.loads(text), 1)]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path.name}: cannot read this list of questions ({error})") from error
-    out = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                out.append((f"line {number}", json.loads(line)))
-            except ValueError as error:
-                raise InputError(f"{path.name}, line {number}: not JSON ({error})") from error
-    return out
-
-
-def _sample(entry: Any, where: str, number: int, images: Path) -> Sample:
-    if not isinstance(entry, dict):
-        raise InputError(
-            f"{where}: each line is an object with `image`, `question` and `answer` or `answers`"
-        )
-    for key in ("image", "question"):
-        if not isinstance(entry.get(key), str) or not entry[key].strip():
-            raise InputError(f"{where}: has no {key!r}")
-    answers = entry.get("answers", entry.get("answer", []))
-    answers = [answers] if isinstance(answers, (str, int, float)) else answers
-    if not isinstance(answers, list):
-        raise InputError(f"{where}: `answers` is a list of strings")
-    name = entry["image"]
-    source = Path(name) if Path(name).is_absolute() else images / name
-    return Sample(
-        id=str(entry.get("id", f"{number:06d}")),
-        question=entry["question"],
-        answers=tuple(str(a) for a in answers),
-        picture=Picture(name, source),
-        group=str(entry.get("group", name)),
-        kind=None if entry.get("kind") is None else str(entry["kind"]),
-    )
-
-
-def _make(label: str, samples: Sequence[Sample], options: dict[str, Any]) -> Suite:
-    known = {"metric", "max_new_tokens"}
-    for key in options:
-        if key not in known:
-            near = neighbours(key, known | {"images", "questions"})
-            raise UnknownNameError(f"suite {label}: no option {key!r}; {near}")
-    return make_suite(label, samples, **options)
