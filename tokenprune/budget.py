@@ -33,6 +33,15 @@ def count(keep: float | int, n: int) -> int:
     return min(n, max(1, math.floor(keep * n + 0.5)))
 
 
+def check_floor(keep: float | int, n: int, floor: float, why: str) -> None:
+    """Refuse a `keep` below the fewest tokens of n that a method knows how to leave; `why` opens the message."""
+    target = count(keep, n)
+    if target < floor:
+        raise BudgetError(
+            f"{why}: keep={keep!r} asks for {target} of {n}, the floor is {floor:.1f} ({floor / n:.1%})"
+        )
+
+
 def share_out(
     weights: Sequence[float], total: int, caps: Sequence[int] | None = None, least: int = 0
 ) -> list[int]:
@@ -128,6 +137,13 @@ def check_budget(budget: object) -> None:
     """`budget` of a method that cuts inside the language model."""
     if budget not in ("average", "after"):
         raise BudgetError(f"budget={budget!r}: 'average' or 'after'")
+
+
+def check_number(name: str, value: object, low: float, high: float, whole: bool = False) -> None:
+    """A hyper-parameter that is a number in [low, high], an int where `whole`; NaN and bool are none."""
+    kind = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        raise BudgetError(f"{name}={value!r}: {'an int' if whole else 'a number'} from {low} to {high}")
 
 
 def check_ratio(ratio: object) -> float | None:

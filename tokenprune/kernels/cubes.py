@@ -1,0 +1,89 @@
+"""Cutting clips where they change, and choosing a spread-out subset of each piece, for all pieces at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import BoolTensor, LongTensor, Tensor
+
+from .clusters import group_means, rows
+from .frames import is_patch, one_before
+from .motion import change, momentum
+from .segments import segment_mean
+from .similarity import BLOCK_BYTES, unit
+
+
+def frame_change(x: Tensor, coords: Tensor, frame: Tensor, frames: int, alpha: float | None = None) -> Tensor:
+    """(S, N, D), (N, 4), (N,) frame of each token in [0, frames) -> (S, frames) how much each differs from the last.
+
+    With alpha: the mean over places of the smoothed difference's norm (`motion.momentum`), 0 for the first frame.
+    None: 1 - cosine of the frames' mean tokens, `motion.NONE` for the first.
+    """
+    if alpha is None:
+        centre = segment_mean(x.float(), frame, frames, is_patch(coords).float())
+        return change(centre, torch.arange(frames, device=x.device) - 1)
+    before = one_before(coords, x)
+    seen = (before >= 0).float()
+    size = torch.zeros(frames, device=x.device).index_add(0, frame, seen).clamp_min(1)
+    norms = momentum(x, before, alpha) * seen
+    return torch.zeros(x.shape[0], frames, device=x.device).index_add(1, frame, norms) / size
+
+
+def peaks(score: Tensor, frames: Tensor, count: Tensor | int, most: int, radius: int) -> BoolTensor:
+    """(S, F) scores of frames, () real frames, wanted -> (S, F): the largest, by non-maximum suppression.
+
+    Frames 1 .. frames - 1 are candidates. The largest is taken (the earlier on a tie), those at most `radius` away
+    are out, and so on, `count` <= `most` times or until none is left.
+    """
+    index = torch.arange(score.shape[1], device=score.device)
+    left = torch.where((index >= 1) & (index < frames), score, float("-inf"))
+    found = torch.zeros_like(score, dtype=torch.bool)
+    for i in range(most):
+        best = left.argmax(1, keepdim=True)
+        taken = (left.gather(1, best) > float("-inf")) & (count > i)
+        found = found | ((index == best) & taken)
+        left = left.masked_fill((index - best).abs() <= radius, float("-inf"))
+    return found  # type: ignore[return-value]
+
+
+def most_turns(keep: int, pieces: int, smallest: int) -> int:
+    """The largest share that one of `pieces` groups of at least `smallest` members can get of `keep` (`in_turns`)."""
+    return max(-(-keep // pieces), keep - (pieces - 1) * smallest)
+
+
+def own_cosine(x: Tensor, centre: Tensor, group: Tensor, block_bytes: int = BLOCK_BYTES) -> Tensor:
+    """(S, N, D), (S, C, D) unit rows, (S, N) groups -> (S, N): cosine of each token with its own group's row."""
+    s, n, _ = x.shape
+    across = centre.transpose(1, 2)
+    step = max(1, block_bytes // (4 * s * centre.shape[1]))
+    parts = [
+        torch.bmm(x[:, i : i + step], across).gather(2, group[:, i : i + step].unsqueeze(2)).squeeze(2)
+        for i in range(0, n, step)
+    ]
+    return torch.cat(parts, 1)
+
+
+def farthest_ranks(x: Tensor, group: Tensor, groups: int, steps: int) -> LongTensor:
+    """(S, N, D) unit rows, (S, N) groups in [0, groups) -> (S, N) the turn in which each is picked, `steps` for never.
+
+    In every group at once: first the token nearest to the group's mean, then in each turn the one farthest, by
+    1 - cosine, from those picked before it; ties to the lower index. An exhausted group sits out.
+    """
+    s, n, _ = x.shape
+    index = torch.arange(n, device=x.device).expand(s, -1)
+    out = torch.full((s, groups), float("-inf"), device=x.device)
+    nobody = torch.full((s, groups), n, device=x.device)
+    rank = torch.full_like(group, steps)
+    mean = group_means(x, group, groups, torch.ones(s, n, device=x.device))
+    score = own_cosine(x, unit(mean), group)
+    far = torch.full_like(score, float("inf"))
+    for step in range(steps):
+        best = out.scatter_reduce(1, group, score, "amax").gather(1, group)
+        hit = (score == best) & (score > float("-inf"))
+        pick = nobody.scatter_reduce(1, group, torch.where(hit, index, n), "amin")
+        picked = index == pick.gather(1, group)
+        rank = rank.masked_fill(picked, step)
+        if step + 1 < steps:
+            near = own_cosine(x, rows(x, pick.clamp_max(n - 1)), group)
+            far = torch.minimum(far, 1 - near).masked_fill(picked, float("-inf"))
+            score = far
+    return rank  # type: ignore[return-value]
