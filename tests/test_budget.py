@@ -117,3 +117,18 @@ def test_layer_average_of_a_pyramid():
     assert budget.one_cut(0.5, 576, 2, 32) == {2: 269}
     with pytest.raises(BudgetError, match="'average' or 'after'"):
         budget.one_cut(0.5, 576, 2, 32, "before")
+
+
+def test_a_floor_is_named():
+    budget.check_floor(0.25, 24, 6.0, "why")
+    budget.check_floor(30, 24, 24.0, "why")
+    with pytest.raises(BudgetError, match=r"^why: keep=0.1 asks for 2 of 24, the floor is 6.0 \(25.0%\)$"):
+        budget.check_floor(0.1, 24, 6.0, "why")
+
+
+@pytest.mark.parametrize("value", [0, 5, -1.0, 3.5, float("nan"), float("inf"), True, "2", None])
+def test_a_number_outside_its_range_is_named(value):
+    with pytest.raises(BudgetError, match="size=.*an int from 1 to 4"):
+        budget.check_number("size", value, 1, 4, whole=True)
+    budget.check_number("size", 2, 1, 4, whole=True)
+    budget.check_number("size", 3.5, 1, 4)

@@ -48,6 +48,14 @@ VARIANTS = {
     "prumerge_plus": [{"compat": "official"}, {"budget": "fixed"}, {"budget": "fixed", "compat": "official"}],
     "visionzip": [{"compat": "official"}, {"contextual": 1.0, "beta": 0.0}, {"contextual": 0.0}],
     "vispruner": [{"compat": "official"}, {"important_ratio": 1.0}, {"important_ratio": 0.0, "window": 1}],
+    "dtd": [{"mode": "relative", "tau": 0.3}],
+    "dycoke": [{"compat": "official"}],
+    "clip_mean": [{"window": 2}],
+    "cubes": [
+        {"fill": "uniform", "density": "cosine"},
+        {"fill": "random", "frames_per_cube": 2.0},
+        {"tokens_per_cube": 3, "radius": 2},
+    ],
 }
 """Further settings of single methods; the defaults of all of them are always tested."""
 

@@ -64,7 +64,7 @@ class Cubes(Reducer):
             raise TokenPruneError(f"density={self.density!r}: 'momentum' or 'cosine'")
         if self.fill not in BUILT_IN:
             try:
-                filler = method_class(self.fill)
+                filler = method_class(str(self.fill))
             except UnknownNameError as error:
                 raise TokenPruneError(f"fill={self.fill!r}: {' or '.join(BUILT_IN)}, or {error}") from None
             if filler is Cubes or filler.stage != "input" or not filler.exact:
