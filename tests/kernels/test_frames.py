@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -137,8 +138,24 @@ def test_groups_take_turns_as_equal_shares_do(data):
     for row, of in zip(chosen.tolist(), g.tolist()):
         assert len(set(row)) == keep
         assert [sum(of[i] == c for i in row) for c in range(groups)] == shares
-    smallest = min(s for s in sizes if s) if all(sizes) else 0
-    assert max(shares) <= most_turns(keep, groups, smallest)
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+@pytest.mark.parametrize("cuts", [0, 1, 2, 3])
+def test_the_largest_share_of_a_cube_over_all_ways_to_cut(radius, cuts):
+    frames, size = 11, 3
+    ways = [
+        (0, *c, frames)
+        for c in itertools.combinations(range(1, frames), cuts)
+        if all(b - a > radius for a, b in itertools.pairwise(c))
+    ]
+    for keep in range(1, frames * size + 1):
+        shares = [
+            budget.share_out([1.0] * (cuts + 1), keep, [size * (b - a) for a, b in itertools.pairwise(way)])
+            for way in ways
+        ]
+        largest = most_turns(keep, cuts + 1, size, radius)
+        assert 0 <= largest - max(max(s) for s in shares) <= 1  # the rest of a division goes to the first
 
 
 def test_what_was_chosen_comes_before_higher_scores():

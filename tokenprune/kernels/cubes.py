@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import BoolTensor, LongTensor, Tensor
 
+from ..budget import share_out
 from .clusters import group_means, rows
 from .frames import is_patch, one_before
 from .motion import change, momentum
@@ -45,9 +46,13 @@ def peaks(score: Tensor, frames: Tensor, count: Tensor | int, most: int, radius:
     return found  # type: ignore[return-value]
 
 
-def most_turns(keep: int, pieces: int, smallest: int) -> int:
-    """The largest share that one of `pieces` groups of at least `smallest` members can get of `keep` (`in_turns`)."""
-    return max(-(-keep // pieces), keep - (pieces - 1) * smallest)
+def most_turns(keep: int, cubes: int, frame: int, radius: int) -> int:
+    """The largest equal share of `keep` that one of the cubes of a clip can get, wherever `peaks` has cut it.
+
+    The others are smallest with one frame of `frame` tokens at both ends and radius + 1 frames in between.
+    """
+    others = [frame] * min(2, cubes - 1) + [(radius + 1) * frame] * (cubes - 3)
+    return share_out([1.0] * cubes, keep, [keep, *others])[0]
 
 
 def own_cosine(x: Tensor, centre: Tensor, group: Tensor, block_bytes: int = BLOCK_BYTES) -> Tensor:

@@ -43,7 +43,8 @@ class Cubes(Reducer):
 
     An image is one cube: what `fill` chooses of it. Separators belong to the patch before them. A cube's tokens keep
     their own positions; no frame is promised a token. Deviations: no thumbnail, no Gumbel noise, .5 rounds up.
-    Traps. n does not depend on the content: a clip without cuts is cut all the same, at its noise.
+    Traps. n does not depend on the content: a clip without cuts is cut at its noise. "farthest" reads the clip about
+    keep / cubes times, which a CPU feels (seconds for 32 frames of 196 tokens at 0.1).
     """
 
     fill: str = "farthest"
@@ -98,8 +99,9 @@ class Cubes(Reducer):
             count = table.to(x.device, non_blocking=True)[frame[-1]]
         e = frame_change(x, coords, frame, frames, None if self.density == "cosine" else self.alpha)
         cube = peaks(e, frame[-1] + 1, count, most, self.radius).long().cumsum(1)
-        sure = grid is not None and (most - 1) * (2 * self.radius + 1) < frames - 1  # room for every cut
-        turns = most_turns(keep, most + 1, grid[1] * grid[2]) if grid is not None and sure else keep
+        turns = keep
+        if grid is not None and (most - 1) * (2 * self.radius + 1) < frames - 1:  # room for every cut
+            turns = most_turns(keep, most + 1, grid[1] * grid[2], self.radius)
         return cube.index_select(1, frame), most + 1, turns
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
@@ -112,8 +114,6 @@ class Cubes(Reducer):
             else:
                 answer = get_method(self.fill).select(tokens, keep)
                 if answer.scores is None:
-                    raise TokenPruneError(
-                        f"fill={self.fill!r} reports no scores, so it cannot rank inside a cube"
-                    )
+                    raise TokenPruneError(f"fill={self.fill!r} reports no scores to rank a cube by")
                 rank = group_rank(chosen_first(answer.scores, answer.keep), cube)
             return Selection.of_indices(in_turns(rank, cube, keep), cube.shape[1])
