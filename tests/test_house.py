@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "media": BOTTOM,
     "viz": BOTTOM | {"media"},
     "zoo": BOTTOM | {"media"},
-    "chat": BOTTOM | {"zoo"},
+    "chat": BOTTOM | {"media", "zoo"},
     "bench": ENGINE | BESIDE,
     "calibrate": ENGINE | BESIDE | {"bench", "chat", "eval"},
     "eval": ENGINE | BESIDE | {"bench", "chat"},

@@ -77,7 +77,7 @@ def test_every_figure_by_hand(tmp_path):
     assert uniform["p"] == 1.0 and uniform["test"] == "McNemar, exact"  # 2 against 1
     assert uniform["agreement"] == 0.25
     assert uniform["verdict"] == "undecided"
-    assert uniform["tokens"] == {"before": 16, "after": 4, "equivalent": 4}
+    assert uniform["tokens"] == {"before": 16, "after": 4, "equivalent": 4, "kept": 4}
     assert uniform["degenerate"]["unfinished"] == 0.25
     assert {k: v["value"] for k, v in uniform["kinds"].items()} == {"colour": 0.5, "count": 0.5}
     # two draws: a1 1/2, a2 1 (case and full stop do not count), b1 1/2, b2 0

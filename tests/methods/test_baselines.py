@@ -136,3 +136,11 @@ def test_pool_cells_are_compact_and_even(h, w, keep):
         y, x = (owner == slot).nonzero().unbind(1)
         assert 0.4 * side**2 - 1 <= len(y) <= 2 * side**2 + 1
         assert y.max() - y.min() + 1 <= 2 * side + 1 and x.max() - x.min() + 1 <= 2.5 * side + 1
+
+
+def test_uniform_over_frames_keeps_few_whole_frames():
+    tokens = make_tokens(LAYOUTS["video"])  # five frames of 3 x 4
+    take = lambda keep: indices(get_method("uniform", over="frames").select(tokens, keep))[0]  # noqa: E731
+    assert take(24) == [*range(12), *range(24, 36)], "frames 0 and 2 of 5, whole"
+    assert take(12) == list(range(12)) and take(60) == list(range(60))
+    assert {i // 12 for i in take(13)} == {0, 2}, "one token more than a frame holds needs a second one"
