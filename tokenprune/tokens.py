@@ -51,6 +51,7 @@ class VisualTokens:
     pixels: Tensor | None = None  # (S, t, 3, H, W)
     layer: int = 0
     num_layers: int = 1
+    merge_friendly: bool = False  # the model's family takes merged tokens well (1-D positions)
     memo: dict[str, Any] = field(default_factory=dict)  # (S, ...) written by one call, read by the next one
 
     @property

@@ -36,6 +36,9 @@ def test_every_goal_of_the_issue_is_a_goal_here():
         ("entropy", "share of q, k, v"): 0.05,
         ("fixation", "batch 1"): 0.502,
         ("fixation", "batch 8"): 0.402,
+        ("progressive", "short"): 1.0,
+        ("progressive", "long"): 1.5,
+        ("progressive", "late"): 1.15,
     }
     assert all(s.rounds >= 20 for s in SIZES.values())
 

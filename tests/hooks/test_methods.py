@@ -146,3 +146,27 @@ def test_merging_equals_merging_by_hand(method, name, kind, monkeypatch):
     wanted = reference_prefill(model, inputs, dropped)
     kept = inputs["attention_mask"].bool() & ~dropped
     assert float((got - wanted).abs().amax(-1)[kept].max() / wanted.abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "merges"), [("llava_onevision", "video", True), ("qwen2_5_vl", "video", False)]
+)
+def test_merging_by_default_follows_the_family(name, kind, merges):
+    model, inputs = FAMILIES[name].build(), FAMILIES[name].inputs(kind)
+    for absorb, wanted in ((None, merges), (True, True), (False, False)):
+        with patch_model(model, "progressive", keep=0.4, absorb=absorb) as handle:
+            model(**inputs)
+            assert all((i.owner is not None) == wanted for i in handle.report.images)
+
+
+def test_content_may_decide_the_count_by_a_hyper_parameter():
+    family = FAMILIES["qwen2_5_vl"]
+    model, inputs = family.build(), family.inputs("video")
+    counts = []
+    for eps in (0.0, 0.6, 2.0):
+        with patch_model(model, "progressive", budget="threshold", eps=eps, k_min=1) as handle:
+            model(**inputs)
+            image = handle.report.images[0]
+        assert image.after == len(image.kept)
+        counts.append(image.after)
+    assert image.before == counts[0] > counts[1] > counts[2] == image.grid[0]  # all, some, one a frame

@@ -30,6 +30,14 @@ VARIANTS = {
     "dart": [{"text_pivots": 0}, {"visual_pivots": 1, "text_pivots": 9}],
     "pyramiddrop": [{"ratio": 0.5, "budget": "after"}],
     "soft_resample": [{"reach": 0, "tau": 1.0}, {"reach": 4}],
+    "progressive": [
+        {"budget": "adaptive"},
+        {"budget": "adaptive", "window": 2, "reset_on_cut": 0.9, "gamma": 0.5, "k_min": 0},
+        {"window": 1, "reset_on_cut": 0.9, "absorb": True},
+        {"budget": "adaptive", "absorb": True},
+        {"budget": "threshold", "eps": 0.9, "window": 2},
+        {"budget": "threshold", "eps": 0.8, "gamma": 1.0, "reset_on_cut": 0.9, "k_min": 0, "absorb": True},
+    ],
     "sparsevlm": [{"recycle": 0.0}, {"recycle": 1.0, "ratio": None}],
     "instance": [
         {"seeds": "attention", "metric": "vision_features"},
@@ -182,7 +190,18 @@ def test_only_what_is_needed_is_read(name):
     needs = {need.split("@")[0] for need in method.needs}
     assert needs <= {f.name for f in dataclasses.fields(tokens)}
     full = method.select(tokens, 9)
-    always = {"features", "grid", "kind", "coords", "ordinal", "layer", "num_layers", "memo", "text_mask"}
+    always = {
+        "features",
+        "grid",
+        "kind",
+        "coords",
+        "ordinal",
+        "layer",
+        "num_layers",
+        "memo",
+        "text_mask",
+        "merge_friendly",
+    }
     for field in dataclasses.fields(tokens):
         if field.name not in always | needs:
             setattr(tokens, field.name, None)

@@ -14,7 +14,7 @@ from tokenprune.errors import BudgetError
 from tokenprune.methods import get_method, list_methods, method_class
 
 quick = settings(max_examples=80, deadline=None, derandomize=True)
-LAYER = [n for n in list_methods() if method_class(n).stage == "layer" and method_class(n).exact]
+LAYER = [n for n in list_methods() if method_class(n).stage == "layer" and get_method(n).exact]
 INPUT = [n for n in list_methods() if method_class(n).stage == "input"]
 
 

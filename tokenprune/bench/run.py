@@ -5,13 +5,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 
-from . import decode, entropy, fixation, prefill
+from . import decode, entropy, fixation, prefill, progressive
 from .machine import machine, versions
 from .result import BenchResult
 from .sizes import SIZES, Size, size
 from .timer import CLOCK, keep_freed_memory, system_seconds
 
-KINDS = {"prefill": prefill.measure, "decode": decode.measure, "entropy": entropy.measure, "fixation": fixation.measure}
+KINDS = {
+    "prefill": prefill.measure,
+    "decode": decode.measure,
+    "entropy": entropy.measure,
+    "fixation": fixation.measure,
+    "progressive": progressive.measure,
+}
 
 
 def bench(

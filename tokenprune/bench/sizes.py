@@ -36,7 +36,7 @@ class Size:
     keep: float = 0.25
     rounds: int = 20
     quick: int = 5
-    kind: str = "prefill"  # or "decode", "entropy", "fixation"
+    kind: str = "prefill"  # or "decode", "entropy", "fixation", "progressive"
     # Ratios not to be exceeded: of keep-all to the unpatched model, and of a method to the ideal.
     goals: tuple[tuple[str, float], ...] = ()
 
@@ -81,6 +81,10 @@ SIZES = {
         Size(  # attention alone of a page in a 7B model; reads an ideal 0.201 with 3 of 28 layers focal
             "fixation", 28, 3584, 18944, 28, 4, 70, torch.bfloat16, text=300, keep=0.05, rounds=20, quick=3,
             kind="fixation", goals=(("batch 1", 0.502), ("batch 8", 0.402)),
+        ),
+        Size(  # no model: frames as LLaVA-OneVision reads them; 0.15 s, its own products, late frames to early ones
+            "progressive", 1, 896, 4864, 14, 2, 14, text=0, keep=0.1, rounds=20, quick=3, kind="progressive",
+            goals=(("short", 1.0), ("long", 1.5), ("late", 1.15)),
         ),
     )
 }  # fmt: skip

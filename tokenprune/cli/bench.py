@@ -26,7 +26,7 @@ COLOURS = {"MET": "green", "MISSED": "bold red", "INFO": "dim"}
 @app.command()
 def bench(
     only: list[str] = typer.Option(
-        [], "--only", help="small-1k, small-4k, 7b2, decode28, entropy or fixation; may be repeated."
+        [], "--only", help="small-1k, small-4k, 7b2, decode28, entropy, fixation or progressive; may be repeated."
     ),
     quick: bool = typer.Option(False, "--quick", help="Fewer rounds: a first look, not a result."),
     pairs: int = typer.Option(None, "--pairs", min=1, help="Rounds of every size; 20 or more make a result."),

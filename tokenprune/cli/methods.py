@@ -17,7 +17,7 @@ def describe(name: str) -> dict[str, Any]:
     from ..methods import method_class
 
     cls = method_class(name)
-    default = cls()  # where hyper-parameters decide, what the default ones mean
+    default = cls()  # hyper-parameters may decide what is needed and whether counts are exact
     return {
         "name": name,
         "stage": cls.stage,

@@ -19,6 +19,7 @@ class AnyRes(Family):
     """The model's own `pack_image_features` says where tokens and newlines end up, so that no geometry is repeated."""
 
     model_types = ("llava_next",)
+    merge_friendly = True
 
     def side(self, composite: nn.Module) -> int:
         """Patches per side of one crop."""

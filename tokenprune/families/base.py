@@ -38,6 +38,7 @@ class Family:
     )
     text_names: ClassVar[tuple[str, ...]] = ("language_model", "text_model")
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
+    merge_friendly: ClassVar[bool] = False  # merging did better than dropping on it: seen with 1-D positions only
 
     def placeholder_id(self, config: Any, modality: str) -> int | None:
         """Token id that stands for one visual token of this modality in `input_ids`."""

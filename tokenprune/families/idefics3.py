@@ -15,6 +15,7 @@ class Idefics3(Family):
     """The model hands over one feature block per batch row; a crop has (image / patch / scale)^2 tokens."""
 
     model_types = ("idefics3", "smolvlm")
+    merge_friendly = True
 
     def lengths(self, composite: nn.Module, modality: str, features: Any) -> list[int]:
         vision = composite.config.vision_config

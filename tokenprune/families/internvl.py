@@ -13,6 +13,7 @@ class InternVL(Family):
     """Tiles are encoded as pictures of their own and are one image again where they touch."""
 
     model_types = ("internvl",)
+    merge_friendly = True
 
     def same_image(self, ids: Tensor, starts: list[int], lengths: list[int]) -> list[int]:
         image, out = 0, []

@@ -113,6 +113,7 @@ def make_tokens(
     layer: int,
     num_layers: int,
     watched: Watched | None = None,
+    merge_friendly: bool = False,
 ) -> tuple[VisualTokens, Tensor | None, Tensor]:
     """`VisualTokens` of a group, the (1, n) original indices left of it after an earlier cut, and its flat places."""
     group = fate.group
@@ -134,6 +135,7 @@ def make_tokens(
         ordinal,
         layer=layer,
         num_layers=num_layers,
+        merge_friendly=merge_friendly,
         memo=fate.memo,
         **extras,
     )

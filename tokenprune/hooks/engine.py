@@ -282,8 +282,9 @@ class Engine:
                 if target is not None and target >= fate.alive[0]:
                     continue  # nothing to choose
                 tokens, local, flat = cuts.make_tokens(
-                    fate, hidden, step, step.question, method.needs, place, self.parts.num_layers, watched
-                )
+                    fate, hidden, step, step.question, method.needs, place, self.parts.num_layers, watched,
+                    self.parts.family.merge_friendly,
+                )  # fmt: skip
                 answer = cuts.apply(method, fate, tokens, local, target)
                 fate.history.append((place, list(fate.alive)))
                 if answer.features is not None:

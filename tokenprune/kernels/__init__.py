@@ -3,6 +3,7 @@
 Letters as in `tokenprune.tokens`: S images, N tokens, K kept, C or D features, T question tokens.
 """
 
+from .apportion import largest_remainder
 from .cells import Cells, grid_cells
 from .dedup import bipartite_dedup, dedup_turns
 from .hashing import hash_scores
@@ -22,6 +23,7 @@ __all__ = [
     "geometric_fusion",
     "grid_cells",
     "hash_scores",
+    "largest_remainder",
     "max_similarity",
     "minmax",
     "ranking",

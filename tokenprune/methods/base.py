@@ -10,13 +10,21 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import BoolTensor, Tensor
 
 from .. import budget as _budget
 from ..errors import BudgetError, TokenPruneError, UnknownNameError, neighbours
 from ..tokens import Selection, Stage, VisualTokens
+
+
+class Stream(Protocol):
+    """A clip that is thinned while it is running."""
+
+    def update(self, frame: Tensor) -> BoolTensor:
+        """(N, D) tokens of the next frame -> (N,) those that stay; memory is bounded by the method's window."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Reducer:
     name: ClassVar[str] = ""  # set by @register
     stage: ClassVar[Stage] = "input"
     query_aware: ClassVar[bool] = False
-    exact: ClassVar[bool] = True  # False: the content decides the count
+    exact: ClassVar[bool] = True  # False: the content decides the count; read on the instance, as is needs
     needs: ClassVar[frozenset[str]] = frozenset()
 
     keep: float | int = 0.25
@@ -93,6 +101,10 @@ class Reducer:
     def parts(self) -> tuple[Reducer, ...]:
         """The reducers this one stands for, when several stages act under one name."""
         return (self,)
+
+    def stream(self) -> Stream:
+        """A new, empty `Stream` for frames that come one by one."""
+        raise TokenPruneError(f"{type(self).__name__} does not work on streams")
 
     def hyper(self) -> dict[str, Any]:
         """Hyper-parameters as a plain dict: `get_method(m.name, **m.hyper())` rebuilds m."""
