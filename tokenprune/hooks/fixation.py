@@ -8,7 +8,7 @@ import torch
 from torch import BoolTensor, Tensor, nn
 
 from ..errors import UnsupportedModelError
-from ..kernels.decode import dense_step, sparse_step
+from ..kernels.decode import dense_step, partial_step, places, sparse_step
 from ..tokens import FixationReport
 from .attention import Taps
 from .cache import FILLER, cache_layer
@@ -20,11 +20,15 @@ from .step import layer_index
 TRAIL = 4096
 """Choices that are remembered for the report."""
 
+WORTH_COPYING = 0.35
+"""Largest share of the visual keys for which a focal layer copies its candidates out instead of reading in place."""
+
 
 class Attender(Protocol):
     """What the hooks ask of a decode-stage method; `Reducer` has it."""
 
     def attend(self, attention: Tensor, valid: BoolTensor, state: dict[str, Tensor]) -> BoolTensor: ...
+    def candidates(self, valid: BoolTensor, state: dict[str, Tensor]) -> BoolTensor | None: ...
     def focal_layers(self, num_layers: int) -> tuple[int, ...]: ...
     def num_read(self, n: int) -> int: ...
 
@@ -71,6 +75,9 @@ class Fixations:
         """What was looked at so far."""
         layers, focal = self.parts.num_layers, len(self.focal)
         dense = len(self.focal | set(range(self.first)))
+        spared = [] if gaze.spared is None else [s for s, n in zip(gaze.spared.tolist(), gaze.counts) if n]
+        free = sum(k >= self.first for k in self.focal)
+        looked = dense - free * sum(spared) / max(len(spared) * gaze.visits, 1)
         shares = [self.method.num_read(n) / n for n in gaze.counts if n]
         sparse = sum(shares) / len(shares) if shares else 1.0
         choices = []
@@ -78,25 +85,27 @@ class Fixations:
             flat = index.flatten(1) if index.dim() == 3 else index
             rows = [sorted({i for i in row if i >= 0}) for row in flat.tolist()]
             choices.append((step, layer, rows))
-        read = (dense + (layers - dense) * sparse) / layers if focal else sparse
+        read = (looked + (layers - dense) * sparse) / layers if focal else sparse
         return FixationReport(gaze.steps, sorted(self.focal), list(gaze.counts), choices, sparse, read)
 
     def after_prefill(self, cache: Any, layout: Layout, past: int) -> Gaze:
         """Remember where the images of a prefill lie; those of earlier turns stay."""
         before = gaze_of(cache)
-        rows: list[list[Tensor]] = [[] for _ in range(layout.batch)]
+        rows = [torch.empty(0, 5, dtype=torch.long)] * layout.batch  # (n, 5): place, part, t, y, x
+        if before is not None and before.owner is self.owner and before.coords is not None:
+            old = torch.cat([before.logical[..., None], before.coords], dim=-1).cpu()
+            rows = [row[:count] for row, count in zip(old, before.counts)]
         for segment in layout.segments:
-            rows[segment.row].append(segment.positions + past)
-        own = [torch.cat(r) if r else torch.empty(0, dtype=torch.long) for r in rows]
-        if before is not None and before.owner is self.owner:
-            old = before.logical.cpu()
-            own = [torch.cat([o[o >= 0], n]) for o, n in zip(old, own)]
-        counts = [len(r) for r in own]
-        logical = torch.full((layout.batch, max(counts)), FILLER)
-        for row, places in enumerate(own):
-            logical[row, : len(places)] = places
-        device = next(self.parts.layers[0].parameters()).device
-        gaze = Gaze(self.owner, logical.to(device), counts, past + layout.length)
+            row, coords = rows[segment.row], segment.shape.coords.clone()
+            coords[:, 0] += int(row[:, 1].max()) + 1 if len(row) else 0
+            more = torch.cat([segment.positions[:, None] + past, coords], dim=1)
+            rows[segment.row] = torch.cat([row, more])
+        counts = [len(r) for r in rows]
+        table = torch.full((layout.batch, max(counts), 5), FILLER)
+        for row, own in enumerate(rows):
+            table[row, : len(own)] = own
+        table = table.to(next(self.parts.layers[0].parameters()).device)
+        gaze = Gaze(self.owner, table[..., 0], counts, past + layout.length, coords=table[..., 1:])
         attach(cache, gaze)
         return gaze
 
@@ -116,7 +125,9 @@ class Fixations:
             scaling = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
             softcap = kwargs.get("softcap")
             with torch.no_grad():
-                out = self.attend(gaze, place, layer, query, key, value, _additive(mask, key), scaling, softcap)
+                out = self.attend(
+                    gaze, place, layer, query, key, value, _additive(mask, key), scaling, softcap
+                )
             return None if out is None else (out.transpose(1, 2).contiguous(), None)
 
         return attend
@@ -136,19 +147,49 @@ class Fixations:
         self, gaze: Gaze, place: int, layer: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any,
         scaling: float, softcap: float | None,
     ) -> Tensor:  # fmt: skip
-        """A focal layer: dense, and a new choice."""
-        out, weights = dense_step(query, key, value, scaling, mask, softcap)
-        columns = gaze.columns(layer).visual.to(weights.device)
-        valid: Any = columns >= 0
-        spots = columns.clamp(min=0)[:, None].expand(-1, weights.shape[1], -1)
-        seen = weights.gather(2, spots).masked_fill(~valid[:, None], 0.0)
-        if "groups" not in gaze.state:
-            gaze.state["groups"] = seen.new_zeros(seen.shape[0], key.shape[1])
-        gaze.chosen = self.method.attend(seen, valid, gaze.state)
+        """A focal layer: everything, or what the method still thinks worth it, and a new choice."""
+        visual = gaze.columns(layer).visual.to(key.device)
+        valid: Any = visual >= 0
+        state = gaze.state.setdefault(place, {})
+        if not state:
+            state["groups"] = query.new_zeros(key.shape[0], key.shape[1])
+            if gaze.coords is not None:
+                state["coords"] = gaze.coords.to(key.device)
+        wanted = None if place < self.first else self.method.candidates(valid, state)
+        # Waits for the device: how much is copied has to be known.
+        most = 0 if wanted is None else int(wanted.sum(1).max())
+        gaze.visits += place >= self.first
+        if wanted is not None and most <= WORTH_COPYING * valid.shape[1]:
+            spared = 1 - wanted.sum(1) / valid.sum(1).clamp(min=1)
+            gaze.spared = spared if gaze.spared is None else gaze.spared + spared
+            out, seen = self._peek(
+                gaze, layer, query, key, value, mask, scaling, softcap, places(wanted, most)
+            )
+        else:
+            if wanted is not None:
+                mask = _without(mask, visual.masked_fill(wanted, FILLER), key.shape[2])
+            out, weights = dense_step(query, key, value, scaling, mask, softcap)
+            spots = visual.clamp(min=0)[:, None].expand(-1, weights.shape[1], -1)
+            seen = weights.gather(2, spots).masked_fill(~valid[:, None], 0.0)
+        gaze.chosen = self.method.attend(seen, valid, state)
         gaze.version += 1
         if len(gaze.trail) < TRAIL:
             gaze.trail.append((gaze.steps, place, gaze.picked(self.most(gaze)).to(torch.int32)))
         return out
+
+    def _peek(
+        self, gaze: Gaze, layer: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float,
+        softcap: float | None, picked: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """A focal layer's output from the text and the (B, n) visual keys `picked`; the weights of all, (B, H, V)."""
+        columns = gaze.columns(layer)
+        rows, full = gaze.locate(columns, picked.to(columns.visual.device), key.shape[2], key.shape[1])
+        narrow = _narrow(mask, full.to(key.device))
+        out, weights = partial_step(query, key, value, rows.to(key.device), scaling, narrow, softcap)
+        start = columns.rest.shape[1]
+        there = weights[..., start : start + picked.shape[1]]  # exactly zero where a row has fewer
+        spots = picked.clamp(min=0)[:, None].expand_as(there)
+        return out, there.new_zeros(*there.shape[:2], gaze.most).scatter_add(2, spots, there)
 
     def _glance(
         self, gaze: Gaze, layer: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float,
@@ -174,6 +215,13 @@ def _additive(mask: Any, key: Tensor) -> Tensor | None:
     if mask.dtype == torch.bool:
         return torch.zeros_like(mask, dtype=torch.float32).masked_fill_(~mask, float("-inf"))
     return mask.float()
+
+
+def _without(mask: Tensor | None, columns: Tensor, stored: int) -> Tensor:
+    """The mask, or none, shut at these columns (B, n) as well; -1 is no column."""
+    shut = torch.zeros(columns.shape[0], stored + 1, dtype=torch.bool, device=columns.device)
+    shut = shut.scatter_(1, columns.masked_fill(columns < 0, stored), True)[:, None, None, :stored]
+    return torch.where(shut, float("-inf"), torch.zeros((), device=columns.device) if mask is None else mask)
 
 
 def _narrow(mask: Tensor | None, columns: Tensor) -> Tensor:

@@ -36,10 +36,15 @@ class Gaze:
     counts: list[int]  # of them, per row
     prompt: int  # logical tokens up to the end of the latest prefill with images
     chosen: Tensor | None = None  # (B, V) or (B, Hkv, V), the latest choice
-    state: dict[str, Tensor] = field(default_factory=dict)  # the method's own
+    coords: Tensor | None = (
+        None  # (B, V, 4) of them, parts numbered through a row's images; NEWLINE behind its own
+    )
+    state: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # the method's own, of each focal layer
     version: int = 0  # of `chosen`
     trail: list[tuple[int, int, Tensor]] = field(default_factory=list)  # (step, layer, (B, k) or (B, Hkv, k))
     steps: int = 0
+    visits: int = 0  # of focal layers that may be asked to read less
+    spared: Tensor | None = None  # (B,) shares of a row's visual keys they did not read, summed
     _columns: dict[int, Columns] = field(default_factory=dict)
     _index: dict[Any, Any] = field(default_factory=dict)
 
@@ -54,7 +59,9 @@ class Gaze:
         """Apply a change of batch rows to everything that has them."""
         self.logical = change(self.logical)
         self.chosen = None if self.chosen is None else change(self.chosen)
-        self.state = {k: change(v) for k, v in self.state.items()}
+        self.coords = None if self.coords is None else change(self.coords)
+        self.spared = None if self.spared is None else change(self.spared)
+        self.state = {layer: {k: change(v) for k, v in own.items()} for layer, own in self.state.items()}
         self.counts = rows(self.counts)
         self.forget_places()
 
@@ -115,22 +122,23 @@ class Gaze:
             return known
         if self._index and next(iter(self._index))[1:] != key[1:]:
             self._index.clear()
-        chosen = self.chosen
-        assert chosen is not None
-        picked = self.picked(most)
+        rows, full = self.locate(columns, self.picked(most), stored, heads)
+        known = self._index[key] = (rows, full, columns.gaps)
+        return known
+
+    def locate(self, columns: Columns, picked: Tensor, stored: int, heads: int) -> tuple[Tensor, Tensor]:
+        """(rows for the kernel, their columns) of the prompt's other keys, the `picked` ones, all written since."""
         visual = columns.visual
-        if chosen.dim() == 3:
-            heads = chosen.shape[1]
+        if picked.dim() == 3:
+            heads = picked.shape[1]
             visual = visual[:, None].expand(-1, heads, -1)
         spots = visual.gather(-1, picked.clamp(min=0)).masked_fill(picked < 0, FILLER)
         written = torch.arange(columns.prompt, stored, device=spots.device).expand(spots.shape[0], -1)
         parts = [columns.rest, written]
-        if chosen.dim() == 3:
-            parts = [p[:, None].expand(-1, chosen.shape[1], -1) for p in parts]
+        if picked.dim() == 3:
+            parts = [p[:, None].expand(-1, heads, -1) for p in parts]
         full = torch.cat([parts[0], spots, parts[1]], dim=-1)
-        known = (flat_rows(full.clamp(min=0), heads, stored), full, columns.gaps)
-        self._index[key] = known
-        return known
+        return flat_rows(full.clamp(min=0), heads, stored), full
 
     def picked(self, most: int) -> Tensor:
         """(B, most) or (B, Hkv, most) places among the visual tokens of the latest choice, -1 behind them."""

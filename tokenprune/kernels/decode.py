@@ -37,13 +37,26 @@ def sparse_step(
     softcap: float | None = None,
 ) -> Tensor:
     """Output (B, H, 1, d_v) over n of the S keys: `rows` (B * Hkv * n,) are those of `flat_rows`, `mask` is over n."""
+    return partial_step(query, key, value, rows, scaling, mask, softcap)[0]
+
+
+def partial_step(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rows: Tensor,
+    scaling: float,
+    mask: Tensor | None = None,
+    softcap: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`sparse_step` with its weights (B, H, n) in float32."""
     batch, heads = key.shape[:2]
     shape = (batch, heads, rows.shape[0] // (batch * heads), -1)
     keys = key.reshape(-1, key.shape[-1]).index_select(0, rows).view(shape)
     values = value.reshape(-1, value.shape[-1]).index_select(0, rows).view(shape)
     folded = query.squeeze(2).unflatten(1, (heads, -1))
     weights = _softmax(folded @ keys.transpose(2, 3), scaling, mask, softcap)
-    return (weights.to(values.dtype) @ values).flatten(1, 2).unsqueeze(2)
+    return (weights.to(values.dtype) @ values).flatten(1, 2).unsqueeze(2), weights.flatten(1, 2)
 
 
 def flat_rows(columns: Tensor, heads: int, stored: int) -> Tensor:

@@ -51,8 +51,20 @@ class Reducer:
         raise TokenPruneError(f"{type(self).__name__} does not select tokens (stage {self.stage!r})")
 
     def attend(self, attention: Tensor, valid: BoolTensor, state: dict[str, Tensor]) -> BoolTensor:
-        """Decode stage: (B, H, V) this step's softmax row over visual keys -> (B, V) keys later layers may read."""
+        """Decode stage: (B, H, V) this step's softmax row over visual keys -> (B, V) keys later layers may read.
+
+        `state` is this focal layer's own: (B, ...) tensors that follow the rows of the cache. The hooks put in `groups`
+        (B, Hkv), of which only the shape counts, and `coords` (B, V, 4) long: part, t, y, x of every visual token as in
+        `VisualTokens`, parts numbered through the images of a row, NEWLINE throughout behind a row's own.
+        """
         raise TokenPruneError(f"{type(self).__name__} does not act at decode time (stage {self.stage!r})")
+
+    def candidates(self, valid: BoolTensor, state: dict[str, Tensor]) -> BoolTensor | None:
+        """Decode stage, before `attend`: (B, V) visual keys this focal layer may read; None: all, with no host read.
+
+        The attention `attend` is then given is zero elsewhere and adds up to one with the text's.
+        """
+        return None
 
     def focal_layers(self, num_layers: int) -> tuple[int, ...]:
         """Decode stage: the layers that read everything and at which `attend` is called, ascending."""
