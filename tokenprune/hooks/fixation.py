@@ -20,8 +20,11 @@ from .step import layer_index
 TRAIL = 4096
 """Choices that are remembered for the report."""
 
-WORTH_COPYING = 0.35
-"""Largest share of the visual keys for which a focal layer copies its candidates out instead of reading in place."""
+WORTH_COPYING = 0.4
+"""Largest share of the visual keys for which a focal layer copies its candidates out; the copy breaks even near half.
+
+Above it everything is read in place, the rest masked: nothing is saved, and the report says so.
+"""
 
 
 class Attender(Protocol):
