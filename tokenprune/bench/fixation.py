@@ -1,7 +1,8 @@
 """Attention time of a decode step under `fixation`, against the fastest dense path (query heads folded into rows).
 
 The layers' caches are distinct, so nothing stays in a processor's cache from one layer to the next. Only attention
-is timed: at batch 1 the weights of a 7B model cost several times as much, and no selection saves them.
+is timed: at batch 1 the weights of a 7B model cost several times as much, and no selection saves them; whole steps
+over many lengths and batches are in `fixation_grid`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from .timer import Ratio, quiet, rounds
 BATCHES = (1, 8)
 
 
-def ideal(size: Size, method: Reducer) -> float:
-    """Keys read per step, as a share of the dense step's."""
-    focal, stored = len(method.focal_layers(size.layers)), size.visual + size.text
-    sparse = method.num_read(size.visual) + size.text
+def ideal(size: Size, method: Reducer, visual: int | None = None) -> float:
+    """Keys read per step, as a share of the dense step's; with `visual` tokens, the size's own by default."""
+    visual = size.visual if visual is None else visual
+    focal, stored = len(method.focal_layers(size.layers)), visual + size.text
+    sparse = method.num_read(visual) + size.text
     return (focal * stored + (size.layers - focal) * sparse) / (size.layers * stored)
 
 

@@ -69,6 +69,33 @@ class Line:
         return cls(size, what, base, ratio, Verdict.of(ratio, limit), limit)
 
 
+@dataclass(frozen=True)
+class Cell:
+    """One length and batch of a grid. Milliseconds are one layer's medians; ratios are times to the dense one's."""
+
+    size: str
+    visual: int
+    text: int
+    batch: int
+    chosen: int  # visual keys a sparse layer reads
+    caches: int = 0  # distinct ones that were read in turn
+    dense_path: str = ""  # the fastest
+    trial_ms: dict[str, float] = field(default_factory=dict)  # of every dense path
+    noise: Ratio | None = None  # the dense path against itself
+    dense_ms: float | None = None
+    focal_ms: float | None = None  # with its choice and the index the sparse layers read by
+    sparse_ms: float | None = None
+    linears_ms: float | None = None  # q, k, v, output and feed-forward
+    head_ms: float | None = None  # the vocabulary's projection, once a step
+    dense_share: float | None = None  # of attention in the dense step
+    # By the number of focal layers, against dense: time of all layers' attention, of the whole step, keys read.
+    attention: dict[str, float] = field(default_factory=dict)
+    step: dict[str, float] = field(default_factory=dict)
+    ideal: dict[str, float] = field(default_factory=dict)
+    verdict: str = ""  # does it pay, with 3 focal layers
+    note: str = ""  # why it was left out
+
+
 @dataclass
 class BenchResult:
     """Everything a bench found."""
@@ -78,6 +105,7 @@ class BenchResult:
     protocol: dict[str, Any]
     sizes: dict[str, str]  # name -> what it is
     lines: list[Line] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)  # of the sizes that are a grid
 
     @property
     def missed(self) -> list[Line]:
@@ -92,4 +120,5 @@ class BenchResult:
             "protocol": self.protocol,
             "sizes": self.sizes,
             "lines": [{**dataclasses.asdict(line), "verdict": line.verdict.value} for line in self.lines],
+            "cells": [dataclasses.asdict(cell) for cell in self.cells],
         }

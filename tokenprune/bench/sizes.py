@@ -36,7 +36,11 @@ class Size:
     keep: float = 0.25
     rounds: int = 20
     quick: int = 5
-    kind: str = "prefill"  # or "decode", "entropy", "fixation", "progressive"
+    kind: str = "prefill"  # or "decode", "entropy", "fixation", "fixation grid", "progressive"
+    lengths: tuple[int, ...] = ()  # of a grid: visual tokens, in place of `grid`
+    batches: tuple[int, ...] = ()  # of a grid
+    vocabulary: int = VOCAB
+    asked: bool = False  # measured only when named: it takes long
     # Ratios not to be exceeded: of keep-all to the unpatched model, and of a method to the ideal.
     goals: tuple[tuple[str, float], ...] = ()
 
@@ -50,6 +54,10 @@ class Size:
 
     def describe(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
+        if self.lengths:
+            visual, batch = (" ".join(map(str, some)) for some in (self.lengths, self.batches))
+            layer = f"one of {self.layers} layers x {self.hidden}"
+            return f"{layer}, {visual} visual + {self.text} text tokens, batch {batch}, {dtype}"
         return (
             f"{self.layers} layers x {self.hidden}, {self.visual} visual + {self.text} text tokens, {dtype}"
         )
@@ -85,6 +93,11 @@ SIZES = {
         Size(  # no model: frames as LLaVA-OneVision reads them; 0.15 s, its own products, late frames to early ones
             "progressive", 1, 896, 4864, 14, 2, 14, text=0, keep=0.1, rounds=20, quick=3, kind="progressive",
             goals=(("short", 1.0), ("long", 1.5), ("late", 1.15)),
+        ),
+        Size(  # and the same layer with its weights, over pages and batches
+            "fixation-grid", 28, 3584, 18944, 28, 4, 70, torch.bfloat16, text=300, keep=0.05, rounds=20, quick=4,
+            kind="fixation grid", lengths=(500, 1000, 2000, 4900, 16000), batches=(1, 4, 8, 32), vocabulary=152064,
+            asked=True,
         ),
     )
 }  # fmt: skip

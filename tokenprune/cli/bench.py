@@ -14,7 +14,7 @@ from ..errors import InputError
 from .app import app, console
 
 if TYPE_CHECKING:
-    from ..bench.result import BenchResult, Line
+    from ..bench.result import BenchResult, Cell, Line
 
 HEADS = (
     ("what", False), ("against", False), ("median", True), ("quartiles", True), ("minima", True), ("ms", True),
@@ -26,22 +26,31 @@ COLOURS = {"MET": "green", "MISSED": "bold red", "INFO": "dim"}
 @app.command()
 def bench(
     only: list[str] = typer.Option(
-        [], "--only", help="small-1k, small-4k, 7b2, decode28, entropy, fixation or progressive; may be repeated."
+        [],
+        "--only",
+        help="small-1k, small-4k, 7b2, decode28, entropy, fixation, fixation-grid or progressive; may be repeated.",
     ),
     quick: bool = typer.Option(False, "--quick", help="Fewer rounds: a first look, not a result."),
     pairs: int = typer.Option(None, "--pairs", min=1, help="Rounds of every size; 20 or more make a result."),
+    length: list[int] = typer.Option(
+        [], "--length", min=1, help="Visual tokens of fixation-grid; may be repeated."
+    ),
+    batch: list[int] = typer.Option(
+        [], "--batch", min=1, help="Batch sizes of fixation-grid; may be repeated."
+    ),
     out: Path = typer.Option(Path("out/bench/bench.json"), "--out", help="Where to write the figures."),
 ) -> None:
     """Measure what a patch costs: one thread, user CPU time, ratios of interleaved runs.
 
     Needs no weights and no network. `7b2` takes about 2 GB of memory and some minutes; the others less.
+    `fixation-grid` runs only when named: 4 GB, and half an hour for all its cells.
     """
     from ..bench.run import bench as run
     from .progress import hush, progress
 
     hush()
     with progress("measuring") as tick:
-        result = run(only, quick=quick, pairs=pairs, tick=tick)
+        result = run(only, quick=quick, pairs=pairs, lengths=length, batches=batch, tick=tick)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -55,6 +64,10 @@ def print_bench(result: BenchResult, screen: Console) -> None:
     """One table; goals met in green, missed in red."""
     for name, what in result.sizes.items():
         screen.print(f"\n[bold]{name}[/]  [dim]{what}[/]")
+        cells = [cell for cell in result.cells if cell.size == name]
+        if cells:
+            print_cells(cells, screen)
+            continue
         table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for head, right in HEADS:
             table.add_column(head, justify="right" if right else "left", no_wrap=True)
@@ -70,9 +83,36 @@ def print_bench(result: BenchResult, screen: Console) -> None:
         style="dim",
         markup=False,
     )
-    for line in result.lines:
-        if line.note:
-            screen.print(f"{line.size}: {line.note}", style="yellow", markup=False)
+    for row in (*result.lines, *result.cells):
+        if row.note:
+            screen.print(f"{row.size}: {row.note}", style="yellow", markup=False)
+
+
+def print_cells(cells: list[Cell], screen: Console) -> None:
+    """One row a length and batch: a layer's milliseconds, then times in percent of the dense step's."""
+    table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    measured = [cell for cell in cells if cell.dense_share is not None]
+    focal = list(measured[0].step) if measured else []
+    ratios = [f"{what} {'/'.join(focal)}" for what in ("attn", "step", "ideal")]
+    for head in ("visual", "batch", "dense", "focal", "sparse", "linears", "share", *ratios):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("")
+    for cell in measured:
+        times = [f"{ms or 0:.3g}" for ms in (cell.dense_ms, cell.focal_ms, cell.sparse_ms, cell.linears_ms)]
+        shares = [
+            " ".join(f"{100 * r[m]:.0f}" for m in focal) for r in (cell.attention, cell.step, cell.ideal)
+        ]
+        colour = "green" if cell.verdict == "pays" else "dim"
+        verdict = f"[{colour}]{cell.verdict}[/]"
+        table.add_row(str(cell.visual), str(cell.batch), *times, f"{cell.dense_share:.0%}", *shares, verdict)
+    screen.print(table)
+    paths = ", ".join(sorted({cell.dense_path for cell in measured}))
+    screen.print(
+        f"ms of one layer (dense: {paths}); share: attention in the dense step; attn, step, ideal: all attention, "
+        "the whole step, the keys read, in percent of the dense one with so many focal layers",
+        style="dim",
+        markup=False,
+    )
 
 
 def _figures(line: Line) -> list[str]:
