@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from . import zoo
-from .media import Clip
 from .errors import InputError, TokenPruneError, UnsupportedModelError
+from .media import Clip
 
 DEFAULT = "tiny-llava"
 Medium = Image.Image | Clip

@@ -73,7 +73,9 @@ def test_a_run_on_clips(reader, tmp_path):
     suite = load_suite({"name": "clips", "n": 14}).limited(2)
     assert suite.video and all(isinstance(s.picture.load(), Clip) for s in suite.samples[:2])
     methods = [{"name": "uniform", "label": "uniform frames", "over": "frames"}]
-    results = evaluate(reader, suite, methods, [0.25, 0.1], out=tmp_path, max_new_tokens=2, batch=2, seeds=1, efficiency=0)
+    results = evaluate(
+        reader, suite, methods, [0.25, 0.1], out=tmp_path, max_new_tokens=2, batch=2, seeds=1, efficiency=0
+    )
     assert results.failed == 0
     whole = results.row("none")["tokens"]["before"]
     for label in ("uniform", "uniform frames", "resize", "frames"):
@@ -88,7 +90,10 @@ def test_a_run_on_clips(reader, tmp_path):
 
 def test_a_run_on_pages_reports_what_is_read_and_what_is_kept(reader, tmp_path):
     suite = replace(load_suite({"name": "documents", "n": 3}), max_new_tokens=4)
-    methods = [{"name": "fixation", "label": "look", "keeps": [0.05], "focal": 1, "k_min": 1}, {"name": "fastv", "layer": 2, "keeps": [0.75]}]
+    methods = [
+        {"name": "fixation", "label": "look", "keeps": [0.05], "focal": 1, "k_min": 1},
+        {"name": "fastv", "layer": 2, "keeps": [0.75]},
+    ]
     results = evaluate(reader, suite, methods, [0.5], out=tmp_path, batch=2, seeds=1, efficiency=0)
     look = results.row("look", 0.05)
     n = look["tokens"]["before"]

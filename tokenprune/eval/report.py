@@ -114,8 +114,9 @@ def _parts(body: dict[str, Any]) -> Iterator[str]:
     yield grid(body, lambda r: f"{r['tokens']['equivalent']:.1f} of {r['tokens']['before']:.0f}")
     if any(row.get("sparse") is not None for row in body["rows"]):
         yield (
-            "## What is read and what is kept\n\nMethods of the decode stage drop nothing. Shares of the visual tokens, "
-            "%: read by a layer that is not focal, read on layer average (focal layers read all), kept in the cache.\n\n"
+            "## What is read and what is kept\n\nMethods of the decode stage drop nothing. Shares of the visual "
+            "tokens, %: read by a layer that is not focal, read on layer average (focal layers read all), kept in the "
+            "cache.\n\n"
             + _reading(body)
         )
     if graded:
@@ -172,11 +173,10 @@ def _every_row(body: dict[str, Any]) -> str:
 def _reading(body: dict[str, Any]) -> str:
     lines = []
     for row in body["rows"]:
-        if row["keep"] is not None or row.get("sparse") is not None:
-            if tokens := row.get("tokens"):
-                share = [tokens[what] / max(tokens["before"], 1) for what in ("equivalent", "kept")]
-                cells = [percent(row.get("sparse")) or "-", *map(percent, share)]
-                lines.append([f"`{row['label']}`", keep_text(row["keep"]), *cells])
+        if (row["keep"] is not None or row.get("sparse") is not None) and (tokens := row.get("tokens")):
+            share = [tokens[what] / max(tokens["before"], 1) for what in ("equivalent", "kept")]
+            cells = [percent(row.get("sparse")) or "-", *map(percent, share)]
+            lines.append([f"`{row['label']}`", keep_text(row["keep"]), *cells])
     return table(["row", "keep", "in a sparse layer", "layer average", "KV kept"], lines, left=2)
 
 
@@ -253,8 +253,8 @@ CSV_FIELDS = [
     *map(
         str,
         (
-            "label keep state floor answered failed before after equivalent kept sparse score score_low score_high difference "
-            "difference_low difference_high retained agreement lost gained p p_holm verdict empty repeats unfinished "
+            "label keep state floor answered failed before after equivalent kept sparse score score_low score_high "
+            "difference difference_low difference_high retained agreement lost gained p p_holm verdict empty repeats unfinished "
             "prefill_ratio decode_ratio kv_bytes flops peak_bytes"
         ).split(),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..budget import check_keep
@@ -57,13 +58,17 @@ Item = str | Mapping[str, Any]
 
 
 def plan_rows(
-    methods: Sequence[Item], keeps: Sequence[float | int], seeds: int = SEEDS, video: bool = False
+    methods: Sequence[Item],
+    keeps: Sequence[float | int],
+    seeds: int = SEEDS,
+    video: bool = False,
+    home: Path | None = None,
 ) -> list[Row]:
     """Every row of a run: unpruned, blind, the baselines at every keep, then what was asked for.
 
     methods: names; or mappings `{name: ..., label: ..., keeps: [...], **hyper}`; or `{chain: [...], label: ...}` and
     `{recipe: file, label: ...}`, whose items carry their own keeps. video: the suite is one of clips, which can also be
-    shown with fewer frames. Raises before anything runs.
+    shown with fewer frames. home: folder that paths of recipes start from. Raises before anything runs.
     """
     keeps = [check_keep(k) for k in keeps]
     if not keeps:
@@ -74,7 +79,7 @@ def plan_rows(
     rows += [Row(RESIZE, keep) for keep in keeps]
     rows += [Row(FRAMES, keep) for keep in keeps] if video else []
     for item in methods:
-        for row in _of_item(item, keeps, seeds):
+        for row in _of_item(item, keeps, seeds, home or Path()):
             if row not in rows:
                 rows.append(row)
     for row in rows:
@@ -89,7 +94,7 @@ def plan_rows(
     return rows
 
 
-def _of_item(item: Item, keeps: Sequence[float | int], seeds: int) -> list[Row]:
+def _of_item(item: Item, keeps: Sequence[float | int], seeds: int, home: Path) -> list[Row]:
     if isinstance(item, str):
         if item in PLAIN:
             return []  # they are there anyhow
@@ -98,7 +103,7 @@ def _of_item(item: Item, keeps: Sequence[float | int], seeds: int) -> list[Row]:
     options = dict(item)
     label = options.pop("label", None)
     if "recipe" in options:
-        return [_chain(load_recipe(options["recipe"]).methods, label)]
+        return [_chain(load_recipe(home / options["recipe"]).methods, label)]
     if "chain" in options:
         return [_chain([_link(link) for link in options["chain"]], label)]
     if "name" not in options:

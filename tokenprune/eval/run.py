@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ..bench.machine import machine, versions
-from ..chat import Chat, Medium, load_chat
 from ..budget import count
+from ..chat import Chat, Medium, load_chat
 from ..errors import BudgetError, InputError, TokenPruneError
 from ..media import Clip
 from ..methods import Reducer
@@ -84,7 +84,7 @@ def evaluate(
     Raises `TokenPruneError` subclasses for what can be told beforehand, and when every answer of the model failed.
     """
     asked = suite if isinstance(suite, Suite) else load_suite(suite, home)
-    rows = plan_rows(methods, keeps, seeds, asked.video)
+    rows = plan_rows(methods, keeps, seeds, asked.video, home)
     asked = replace(
         asked, max_new_tokens=max_new_tokens or asked.max_new_tokens, metric=metric or asked.metric
     ).limited(limit)

@@ -31,9 +31,10 @@ class Recording:
 def load_suite(spec: str | Mapping[str, Any], home: Path | None = None) -> Suite:
     """A suite by its name, file or folder, or from the `suite` mapping of a configuration.
 
-    spec: `"scenes"`; `"questions.jsonl"`; `"folder"` of pictures with a `questions.jsonl` in it; or a mapping
-    `{name: ..., **options}`. Options of files: `images` (folder that picture names are relative to), `metric`, `also`
-    (further metrics), `max_new_tokens`, `frames` or `fps` of clips, `questions` (asked about every picture of a folder without a listing; no answers are known).
+    spec: `"scenes"`, `"documents"`, `"clips"`; `"questions.jsonl"`; `"folder"` of pictures with a `questions.jsonl` in
+    it; or a mapping `{name: ..., **options}`. Options of files: `images` (folder that names are relative to), `metric`,
+    `also` (further metrics), `max_new_tokens`, `frames` or `fps` of clips, `questions` (asked about every picture of a
+    folder without a listing; no answers are known). A line has an `image` or a `video`.
     home: folder that relative paths are relative to. Raises `InputError` naming the file and line.
     """
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
