@@ -12,6 +12,7 @@ from tokenprune.chat import Chat
 from tokenprune.errors import InputError
 from tokenprune.eval import evaluate, load_suite, write_report
 from tokenprune.eval.answer import Answerer
+from tokenprune.eval.coverage import distances
 from tokenprune.eval.medium import fewer, grey, resized, size_of
 from tokenprune.eval.resize import Resizer
 from tokenprune.eval.rows import Row, plan_rows
@@ -74,9 +75,13 @@ def test_a_run_on_clips(reader, tmp_path):
     assert suite.video and all(isinstance(s.picture.load(), Clip) for s in suite.samples[:2])
     methods = [{"name": "uniform", "label": "uniform frames", "over": "frames"}]
     results = evaluate(
-        reader, suite, methods, [0.25, 0.1], out=tmp_path, max_new_tokens=2, batch=2, seeds=1, efficiency=0
-    )
+        reader, suite, methods, [0.25, 0.1], out=tmp_path, max_new_tokens=2, batch=2, seeds=1, efficiency=0,
+        coverage=1,
+    )  # fmt: skip
     assert results.failed == 0
+    covered = results.row("uniform", 0.25)["coverage"]
+    assert 0 < covered["mean"] < covered["worst"] <= 2 and results.row("resize", 0.25)["coverage"] is None
+    assert covered["mean"] < results.row("uniform", 0.1)["coverage"]["mean"]
     whole = results.row("none")["tokens"]["before"]
     for label in ("uniform", "uniform frames", "resize", "frames"):
         assert results.row(label, 0.25)["tokens"]["equivalent"] <= 0.25 * whole + 1, label
@@ -112,6 +117,12 @@ def test_blind_and_unpruned_differ_on_a_clip(reader):
     answerer = Answerer(reader, 2)
     with answerer.prepared(Row("blind"), [film()], ["which way?"]) as (inputs, handle):
         assert handle is None and answerer.resizer.visual(inputs) == [0]
+
+
+def test_distances_by_hand():
+    tokens = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0], [-1.0, 0.0]])
+    found = distances(tokens, tokens[:2])
+    assert found.tolist() == pytest.approx([0, 0, 1 - 0.5**0.5, 1.0], abs=1e-6)
 
 
 def test_a_listing_of_clips(tmp_path):

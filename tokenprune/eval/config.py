@@ -28,6 +28,7 @@ class RunConfig:
     metric: str | None = None  # None: the suite's
     margin: float = 0.01  # of the non-inferiority verdict, in score
     efficiency: int = 4  # samples timed in the separate pass; 0: none
+    coverage: int = 0  # samples on which the distance to the nearest token left is taken; 0: none
     threads: int | None = None
     device: str = "cpu"
     dtype: str = "auto"

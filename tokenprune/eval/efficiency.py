@@ -69,7 +69,7 @@ def measure_rows(
     mark = fingerprint({**facts, "rows": [r.key for r in rows], "count": count, "quads": quads})
     if (read_costs(folder) or {}).get("fingerprint") == mark:
         return
-    samples = _first_readable(suite, count)
+    samples = first_readable(suite, count)
     if not samples:
         return
     unpruned = next(r for r in rows if r.label == NONE)
@@ -115,7 +115,7 @@ def read_costs(folder: Path) -> dict[str, Any] | None:
 Asked = tuple[Medium, str]
 
 
-def _first_readable(suite: Suite, count: int) -> list[Asked]:
+def first_readable(suite: Suite, count: int) -> list[Asked]:
     """The first samples about different pictures."""
     found: dict[str, Asked] = {}
     for sample in suite.samples:

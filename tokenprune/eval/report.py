@@ -112,6 +112,12 @@ def _parts(body: dict[str, Any]) -> Iterator[str]:
     yield grid(body, lambda r: percent(r["agreement"]))
     yield "## Equivalent tokens (layer average)"
     yield grid(body, lambda r: f"{r['tokens']['equivalent']:.1f} of {r['tokens']['before']:.0f}")
+    if any(row.get("coverage") for row in body["rows"]):
+        yield (
+            "## Coverage\n\nDistance (1 - cosine, x 100) of the visual tokens to the nearest one that is left: mean, and "
+            "in brackets the worst token's, of a few samples.\n\n"
+            + grid(body, _coverage, [r["label"] for r in body["rows"] if r.get("coverage")])
+        )
     if any(row.get("sparse") is not None for row in body["rows"]):
         yield (
             "## What is read and what is kept\n\nMethods of the decode stage drop nothing. Shares of the visual "
@@ -168,6 +174,11 @@ def _every_row(body: dict[str, Any]) -> str:
             *(percent(broken[k]) for k in ("empty", "repeats", "unfinished")),
         ])  # fmt: skip
     return table(heads, lines, left=2)
+
+
+def _coverage(row: Row) -> str:
+    found = row.get("coverage")
+    return "" if not found else f"{100 * found['mean']:.1f} ({100 * found['worst']:.0f})"
 
 
 def _reading(body: dict[str, Any]) -> str:
@@ -254,8 +265,8 @@ CSV_FIELDS = [
         str,
         (
             "label keep state floor answered failed before after equivalent kept sparse score score_low score_high "
-            "difference difference_low difference_high retained agreement lost gained p p_holm verdict empty repeats unfinished "
-            "prefill_ratio decode_ratio kv_bytes flops peak_bytes"
+            "difference difference_low difference_high retained agreement lost gained p p_holm verdict empty repeats "
+            "unfinished prefill_ratio decode_ratio kv_bytes flops peak_bytes"
         ).split(),
     )
 ]

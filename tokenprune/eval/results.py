@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any
 
 from ..errors import InputError
+from .coverage import read_coverage
 from .efficiency import read_costs
 from .journal import Record, read_records, read_samples, write_file
 from .metrics import get_metric
@@ -103,6 +104,10 @@ def score_run(folder: str | Path, metric: str | None = None) -> Results:
         raise InputError(f"{folder}: the unpruned model answered no sample: {reason}")
     rows = [_line(rows[0], len(rows), scored[place], base, samples, run) for place, rows in lines.items()]
     _adjust(rows)
+    covered = (read_coverage(folder) or {"rows": {}})["rows"]
+    for row, line in zip(rows, lines.values()):
+        each = [covered[seed["key"]] for seed in line if seed["key"] in covered]
+        row["coverage"] = {k: mean(c[k] for c in each) for k in ("mean", "worst")} if each else None
     costs = read_costs(folder)
     body = {
         "schema": SCHEMA,

@@ -20,6 +20,7 @@ from ..media import Clip
 from ..methods import Reducer
 from ..patching import patch_model
 from .answer import Answer, Answerer
+from .coverage import measure_coverage
 from .efficiency import measure_rows
 from .journal import Journal, read_records, write_file, write_samples
 from .medium import fewer
@@ -58,6 +59,7 @@ def evaluate(
     metric: str | None = None,
     margin: float = 0.01,
     efficiency: int = 4,
+    coverage: int = 0,
     threads: int | None = None,
     device: str = "cpu",
     dtype: str = "auto",
@@ -78,6 +80,7 @@ def evaluate(
         limit: most samples, in whole groups; the results then say "subset".
         margin: score a method may lose and still be called non-inferior.
         efficiency: samples timed in the separate pass, batch 1; 0 leaves it out.
+        coverage: samples on which the distance of every visual token to the nearest one left is taken; 0 leaves it out.
         threads: torch threads; None leaves them alone.
 
     A sample that fails is recorded with the reason, tried again by the next run, and never scored as wrong.
@@ -122,6 +125,8 @@ def evaluate(
         runner.run(batch)
         if efficiency:
             measure_rows(folder, answerer, asked, runner.rows, efficiency, facts, tick=tick)
+        if coverage:
+            measure_coverage(folder, answerer, asked, runner.rows, coverage, facts, tick)
     return score_run(folder)
 
 
