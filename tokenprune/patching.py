@@ -30,8 +30,9 @@ _PATCHED: weakref.WeakKeyDictionary[nn.Module, PatchHandle]
 class PatchHandle:
     """A patch on one model: a context manager, removable, with a report of the last prefill."""
 
-    def __init__(self, engine: Engine, methods: Sequence[Reducer]) -> None:
+    def __init__(self, engine: Engine, given: Sequence[Reducer], methods: Sequence[Reducer]) -> None:
         self._engine = engine
+        self._given = tuple(given)
         self._methods = tuple(methods)
         self._active = True
 
@@ -46,6 +47,7 @@ class PatchHandle:
 
     @property
     def methods(self) -> tuple[Reducer, ...]:
+        """What runs, by stage: a method of several parts is all of them."""
         return self._methods
 
     @property
@@ -75,7 +77,7 @@ class PatchHandle:
 
     def recipe(self) -> Recipe:
         """The methods and hyper-parameters of this patch, ready to be saved."""
-        for method in self._methods:
+        for method in self._given:
             if not method.name:
                 raise TokenPruneError(
                     f"{type(method).__name__} is not registered, so no recipe could name it"
@@ -84,7 +86,7 @@ class PatchHandle:
         name = getattr(config, "name_or_path", "") or getattr(config, "_name_or_path", "")
         return Recipe(
             model=os.path.basename(str(name).rstrip("/")) or config.model_type,
-            methods=[(m.name, m.hyper()) for m in self._methods],
+            methods=[(m.name, m.hyper()) for m in self._given],
         )
 
     def __enter__(self) -> PatchHandle:
@@ -94,7 +96,7 @@ class PatchHandle:
         self.remove()
 
     def __repr__(self) -> str:
-        names = ", ".join(m.name or type(m).__name__ for m in self._methods)
+        names = ", ".join(m.name or type(m).__name__ for m in self._given)
         return f"PatchHandle({type(self.model).__name__}, {names}, {'active' if self._active else 'removed'})"
 
 
@@ -127,8 +129,8 @@ def patch_model(
         UnknownNameError, BudgetError: a name or number out of range; nothing was changed.
         PatchError: the model is patched already.
     """
-    methods = _resolve(method, recipe, hyper)
-    parts = find_parts(model)
+    given = _resolve(method, recipe, hyper)
+    methods, parts = _parts(given), find_parts(model)
     if parts.composite in _PATCHED:
         raise PatchError(
             f"{_PATCHED[parts.composite]!r} is on this model already; remove() it first, or give several methods at "
@@ -138,7 +140,7 @@ def patch_model(
         check_method(reducer, parts)
     engine = Engine(parts, methods, processor)
     engine.install()
-    handle = PatchHandle(engine, methods)
+    handle = PatchHandle(engine, given, methods)
     _PATCHED[parts.composite] = handle
     return handle
 
@@ -157,19 +159,19 @@ def _resolve(method: Method | Chain | None, recipe: Any, hyper: dict[str, Any]) 
                 "give a method or a recipe, not both; edit the recipe to change its numbers"
             )
         loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-        return _parts([get_method(name, **values) for name, values in loaded.methods])
+        return [get_method(name, **values) for name, values in loaded.methods]
     if method is None:
         raise TokenPruneError(
             "give a method by name, e.g. patch_model(model, 'flashvlm', keep=0.25), or a recipe"
         )
     if isinstance(method, str):
-        return _parts([get_method(method, **hyper)])
+        return [get_method(method, **hyper)]
     if isinstance(method, Reducer):
         if hyper:
             raise TokenPruneError(
                 f"{type(method).__name__} is built already; give {', '.join(hyper)} to its constructor"
             )
-        return _parts([method])
+        return [method]
     if hyper:
         raise BudgetError(
             f"{', '.join(hyper)} with a chain says nothing of who gets it; write ('name', {{'keep': ...}}) per method"
@@ -179,7 +181,7 @@ def _resolve(method: Method | Chain | None, recipe: Any, hyper: dict[str, Any]) 
     chain = [_link(m) for m in method]
     if not chain:
         raise TokenPruneError("an empty chain prunes nothing")
-    return _parts(chain)
+    return chain
 
 
 def _link(item: Any) -> Reducer:

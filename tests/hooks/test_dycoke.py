@@ -65,10 +65,7 @@ def test_both_stages_under_one_name():
     for _, _, rows in report.fixation.choices:
         for kept, row in zip(left, rows, strict=True):
             assert set(row) <= set(kept) and len(row) == len(kept) // 2
-    assert [(name, hyper["stages"]) for name, hyper in recipe.methods] == [
-        ("dycoke", "prefill"),
-        ("dycoke", "decode"),
-    ]
+    assert [(name, hyper["stages"]) for name, hyper in recipe.methods] == [("dycoke", "both")]
     again = run([get_method(name, **hyper) for name, hyper in recipe.methods])
     assert torch.equal(logits, again[0]) and torch.equal(tokens, again[1])
 

@@ -38,6 +38,8 @@ VARIANTS = {
         {"budget": "threshold", "eps": 0.9, "window": 2},
         {"budget": "threshold", "eps": 0.8, "gamma": 1.0, "reset_on_cut": 0.9, "k_min": 0, "absorb": True},
     ],
+    "fastvid": [{"context": 1.0, "beta": 0.0}, {"context": 0.0}, {"segments": 2, "stride": 2}],
+    "holitom": [{"context": 0.5, "tau": 0.0}, {"context": 1.0, "tau": -0.3, "beta": 0.0}],
     "sparsevlm": [{"recycle": 0.0}, {"recycle": 1.0, "ratio": None}],
     "instance": [
         {"seeds": "attention", "metric": "vision_features"},

@@ -1,0 +1,106 @@
+"""FastVID: segments of like frames, salient tokens of each frame, and merged ones of each segment."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import LongTensor, Tensor
+
+from ..errors import TokenPruneError
+from ..kernels import ranking, unit
+from ..kernels.absorb import centred_mean
+from ..kernels.anchors import frame_peaks, nearest_anchor
+from ..kernels.apportion import largest_remainder
+from ..kernels.framing import frames_of
+from ..kernels.ranks import chosen_first, group_rank
+from ..tokens import Selection, VisualTokens
+from ._fields import check_ints, check_numbers
+from .base import Reducer, register
+
+
+@register("fastvid")
+@dataclass(frozen=True)
+class FastVID(Reducer):
+    """Salient tokens of every frame, and anchors of every segment that the segment's rest is merged into.
+
+    Shen et al., 2025, arXiv:2503.11187 (NeurIPS 2025). x is (T frames of M tokens, D), in float32:
+
+        segments: cut where cos of adjacent frame means is below `tau` or among the `segments` - 1 smallest
+        salient:  the highest `saliency` (S, N) of each frame, keep - floor(context keep) in all, evenly
+        anchors:  in every `stride`-th frame of a segment, counted from its end, the highest density peaks
+                  (`neighbours` nearest) among what is not salient; they share the segment's part of floor(context keep)
+        merged:   all else goes to the nearest anchor (cosine) of its segment,
+                  w anchor + (1 - w) mean of the n others,   w = max(1 / (n + 1), beta)
+
+    Defaults 8, 0.9, 0.4, 4, 4, 0.6 are those for LLaVA-OneVision; for Qwen2.5-VL the authors take tau = 0.84, and leave
+    frames almost equal to the next one (cosine 0.95) without tokens, which is left out here. `owner` (S, N) names
+    the anchor, -1 in a segment too small to have got one. An anchor keeps its own place in the sequence.
+
+    Deviations. The total is exact: quotas are shared out by largest remainder, capped by what a frame has, not rounded
+    frame by frame; what anchor frames cannot hold goes to the others. Frame features are means of the tokens the
+    language model gets. Density is that of `kernels.density_peaks`, the token itself among its neighbours. A picture,
+    crops and all, is one frame and one segment; separators are tokens of the frame they end (with the saliency of
+    their row) and are left out of its mean.
+    Traps. Cuts are the union of both rules: tau = 0.9 alone can make every frame a segment, each with an anchor frame
+    of its own, and `segments` forces that many even on a still clip. With n >= 1 others w is never 1 / (n + 1) at
+    beta >= 1/2. Merging gains with 1-D positions and loses with M-RoPE. Clips of one group have different segments.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"saliency"})
+
+    segments: int = 8
+    tau: float = 0.9
+    context: float = 0.4
+    stride: int = 4
+    neighbours: int = 4
+    beta: float = 0.6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, tau=(-1, 1), context=(0, 1), beta=(0, 1))
+        check_ints(self, segments=(1, 2**20), stride=(1, 2**20), neighbours=(1, 2**20))
+
+    def select(self, tokens: VisualTokens, keep: int) -> Selection:
+        if tokens.saliency is None:
+            raise TokenPruneError("fastvid needs the attention of the vision tower")
+        frames, n = frames_of(tokens), tokens.features.shape[1]
+        merged = math.floor(self.context * keep + 1e-9)
+        with ranking(tokens.features):
+            saliency = tokens.saliency.float()
+            segment = dyseg(frames.means(tokens.features), self.segments, self.tau)  # (S, T)
+            quota = largest_remainder(frames.size.unsqueeze(0), keep - merged, frames.size)
+            group = frames.groups(saliency)
+            salient = group_rank(saliency, group) < quota[:, frames.of]
+            weight = anchor_frames(segment, frames.size, self.stride)
+            share = largest_remainder(weight, merged, frames.size - quota)
+            peak = frame_peaks(tokens.features, frames, ~salient, self.neighbours)
+            anchor = group_rank(chosen_first(peak, ~salient), group) < share[:, frames.of]
+            near = nearest_anchor(unit(tokens.features), anchor, merged, segment[:, frames.of])
+            keeps = salient | anchor
+            owner = torch.where(keeps, torch.arange(n, device=near.device), near)
+            merge = centred_mean(owner, self.beta)
+        return Selection(keeps, merge(tokens.features), saliency, owner, merge)  # type: ignore[arg-type]
+
+
+def dyseg(means: Tensor, count: int, tau: float) -> LongTensor:
+    """(S, T, D) frame features -> (S, T) segment of each, from 0: cut at the count - 1 least cosines and below tau."""
+    f = unit(means)
+    alike = (f[:, 1:] * f[:, :-1]).sum(2)
+    lowest = alike.argsort(dim=1, stable=True).argsort(dim=1) < count - 1
+    cut = ((alike < tau) | lowest).long()
+    return torch.cat([torch.zeros_like(means[:, :1, 0], dtype=torch.long), cut.cumsum(1)], 1)  # type: ignore[return-value]
+
+
+def anchor_frames(segment: Tensor, size: Tensor, stride: int) -> Tensor:
+    """(S, T) segments, (T,) tokens -> (S, T): the tokens of a segment over its anchor frames, 0 at other frames."""
+    zero = torch.zeros_like(segment)
+    frames = zero.scatter_add(1, segment, torch.ones_like(segment)).cumsum(1)  # (S, T) end of each segment
+    chosen = (
+        frames.gather(1, segment) - 1 - torch.arange(segment.shape[1], device=segment.device)
+    ) % stride == 0
+    tokens = zero.scatter_add(1, segment, size.expand_as(segment))
+    anchors = zero.scatter_add(1, segment, chosen.long()).clamp_min(1)
+    return (tokens / anchors).gather(1, segment) * chosen
