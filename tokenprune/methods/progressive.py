@@ -10,7 +10,7 @@ from torch import BoolTensor, Tensor
 
 from .. import kernels
 from ..errors import TokenPruneError
-from ..kernels import frames
+from ..kernels import progress
 from ..kernels.absorb import centred_mean, nearest_kept
 from ..kernels.clip import find_frames
 from ..tokens import Selection, VisualTokens
@@ -80,22 +80,22 @@ class Progressive(Reducer):
     def stream(self) -> Stream:
         if self.budget != "threshold" or self.window is None or self.gamma:
             raise TokenPruneError("a stream needs budget='threshold', a window (of 4 to 8, say) and gamma=0")
-        return frames.OneClip(self.eps, self.k_min, self.window, self.reset_on_cut)
+        return progress.OneClip(self.eps, self.k_min, self.window, self.reset_on_cut)
 
     def mask(self, x: Tensor, keep: int, weight: Tensor | None, last: Tensor | None) -> BoolTensor:
         """(S, T, N, D) tokens -> (S, T N) those that stay."""
         t, n = x.shape[1:3]
         recall = {"window": self.window, "cut": self.reset_on_cut}
         if self.budget == "threshold":
-            follower = frames.Follower(self.eps, self.k_min, **recall)
+            follower = progress.Follower(self.eps, self.k_min, **recall)
             each = [
                 follower.update(x[:, i], None if weight is None else weight[:, i], last) for i in range(t)
             ]
             return torch.cat(each, 1)  # type: ignore[return-value]
         if self.budget == "adaptive" and t > 1:
-            counts = kernels.largest_remainder(frames.novelty(x), keep, n, min(self.k_min, keep // t))
-            return frames.keep_counted(x, counts, keep, weight, **recall)
-        return frames.keep_fixed(x, frames.even_counts(keep, t), weight, last, **recall)
+            counts = kernels.largest_remainder(progress.novelty(x), keep, n, min(self.k_min, keep // t))
+            return progress.keep_counted(x, counts, keep, weight, **recall)
+        return progress.keep_fixed(x, progress.even_counts(keep, t), weight, last, **recall)
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         s, n, _ = tokens.shape
@@ -107,7 +107,7 @@ class Progressive(Reducer):
             if self.gamma > 0:
                 if tokens.saliency is None:
                     raise TokenPruneError("gamma > 0 needs the tower's attention")
-                weight = frames.emphasis(clip.lay_out(tokens.saliency), self.gamma)
+                weight = progress.emphasis(clip.lay_out(tokens.saliency), self.gamma)
             mask = self.mask(x, inside, weight, clip.last)
             ends = torch.arange(clip.tail, device=x.device).expand(s, -1) >= clip.tail - tail
             kept: Any = clip.put_back(mask, ends)
