@@ -1,4 +1,4 @@
-"""Fill the marked blocks of README.md from the registry and results/*.json: `python tools/readme.py [--check]`."""
+"""Fill README.md's marked blocks and write docs/results.md, from registry and results: `python tools/readme.py [--check]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tokenprune import list_methods
-from tokenprune.eval.report import grid, interval_text, percent
+from tokenprune.eval.report import coverage_cell, grid, interval_text, keep_text, percent, reading, table
 from tokenprune.methods import get_method, method_class
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,21 +23,97 @@ def methods() -> str:
     return "\n".join(lines)
 
 
+SUITES = {"scenes": "drawn scenes", "scenes_qwen": "drawn scenes", "documents": "drawn pages", "clips": "drawn clips"}
+"""Files of results/ with a table each in docs/results.md, and what they ask about."""
+SHOWN = (
+    ("scenes", 0.25), ("scenes", 0.111), ("documents", 0.25), ("documents", 0.111), ("clips", 0.1), ("clips", 0.05),
+)  # fmt: skip
+"""Columns of the README's table: a file and a keep."""
+Body = dict
+
+
+def bodies() -> dict[str, Body]:
+    files = {name: ROOT / "results" / f"{name}.json" for name in SUITES}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
+
+
 def accuracy() -> str:
-    """Scores of the committed run, and the paired differences from the unpruned model with their intervals."""
-    data = json.loads((ROOT / "results/scenes.json").read_text())
-    rows = {(r["label"], r["keep"]): r for r in data["rows"]}
-    plain, blind = (interval_text(rows[name, None]["score"]) for name in ("none", "blind"))
-    suite, model = data["suite"], data["model"]
-    head = (
-        f"Exact answers of `{model['name']}` {model['version']}, trained without any token reduction, to "
-        f"{suite['samples']} questions about drawn scenes it never saw, in points: unpruned **{plain}**, and {blind} "
-        "`blind`, from the question only. Each cell is a method's score, then how far it is from the unpruned model on "
-        "the same questions, with the 95 % interval of a paired bootstrap over pictures. Columns are equal *equivalent "
-        "tokens*, the average over decoder layers. `random` is the mean of three draws, `resize` a smaller picture. "
-        "Repeat with `tokenprune eval scenes`, which also writes kinds of question, tests, costs and plots."
+    """One line a method, a few budgets of every suite, with half the width of the score's interval."""
+    data = bodies()
+    columns = [(name, keep) for name, keep in SHOWN if name in data]
+    rows = {name: {(r["label"], r["keep"]): r for r in data[name]["rows"]} for name in data}
+    heads = [f"{name}, {keep_text(keep)}" for name, keep in columns]
+    labels = dict.fromkeys(r["label"] for name, _ in columns for r in data[name]["rows"])
+    lines = []
+    for label in labels:
+        found = [rows[name].get((label, keep)) or rows[name].get((label, None)) for name, keep in columns]
+        if any(row is not None and "score" in row for row in found):
+            lines.append([f"`{label}`", *map(_brief, found)])
+    return table(["method", *heads], lines)
+
+
+def _brief(row: dict | None) -> str:
+    if row is None or "score" not in row:
+        return "-" if row is not None else ""
+    ends = row["score"]
+    return f"{percent(ends['value'])} ± {50 * (ends['high'] - ends['low']):.0f}"
+
+
+def results() -> str:
+    """docs/results.md: every suite's whole table."""
+    parts = [
+        "# Results\n\nWritten by `python tools/readme.py` from `results/*.json`, which `tokenprune eval` wrote. Each "
+        "cell is a method's score, then how far it is from the unpruned model on the same questions, with the 95 % "
+        "interval of a paired bootstrap over pictures, in points. Columns are equal *equivalent tokens*, the average "
+        "over decoder layers. `random` is the mean of three draws, `resize` a smaller picture, `frames` fewer frames. "
+        "The models were trained without any token reduction."
+    ]
+    for name, body in bodies().items():
+        parts += [f"## {name}", _intro(body), grid(body, _score_and_difference)]
+        alone = [r for r in body["rows"] if r["keep"] is None and r["methods"] and "score" in r]
+        parts += [f"`{r['label']}`: {_score_and_difference(r)}" for r in alone]
+        parts += [text for make in (_reading, _kinds, _coverage) if (text := make(body))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _intro(body: Body) -> str:
+    rows = {r["label"]: r for r in body["rows"] if r["keep"] is None}
+    plain, blind = (interval_text(rows[name]["score"]) for name in ("none", "blind"))
+    suite, model = body["suite"], body["model"]
+    about = SUITES.get(suite["name"], suite["name"])
+    return (
+        f"`{model['name']}` {model['version']} on {suite['samples']} questions about {about} it never saw, metric "
+        f"{suite['metric']}: unpruned **{plain}**, and {blind} `blind`, from the question only. Repeat with "
+        f"`tokenprune eval {body['name']}`."
     )
-    return head + "\n\n" + grid(data, _score_and_difference)
+
+
+def _reading(body: Body) -> str:
+    if not any(r.get("sparse") is not None for r in body["rows"]):
+        return ""
+    return (
+        "What is read and what is kept, % of the visual tokens: in a layer that is not focal, on layer average, in the "
+        "cache. The retained share is of the unpruned score.\n\n" + reading(body)
+    )
+
+
+def _kinds(body: Body) -> str:
+    """The kinds of question at the second budget, where methods differ most plainly."""
+    keeps = sorted({r["keep"] for r in body["rows"] if isinstance(r["keep"], float)}, reverse=True)
+    rows = [r for r in body["rows"] if r.get("kinds") and r["keep"] in (None, keeps[1])]
+    kinds = sorted({k for r in rows for k in r["kinds"]})
+    lines = [[f"`{r['label']}`", *(percent(r["kinds"][k]["value"]) for k in kinds)] for r in rows]
+    return f"Kinds of question at {keep_text(keeps[1])}, points.\n\n" + table(["method", *kinds], lines)
+
+
+def _coverage(body: Body) -> str:
+    labels = [r["label"] for r in body["rows"] if r.get("coverage")]
+    if not labels:
+        return ""
+    return (
+        "Coverage: distance (1 - cosine, x 100) of the visual tokens to the nearest one left, mean and worst.\n\n"
+        + grid(body, coverage_cell, labels)
+    )
 
 
 def _score_and_difference(row: dict) -> str:
@@ -83,9 +159,12 @@ def main() -> None:
     readme = ROOT / "README.md"
     old = readme.read_text(encoding="utf-8")
     new = fill(old)
+    page = ROOT / "docs" / "results.md"
     if "--check" in sys.argv:
-        sys.exit("README.md is stale: run `python tools/readme.py`" if new != old else 0)
+        stale = new != old or page.read_text(encoding="utf-8") != results()
+        sys.exit("README.md or docs/results.md is stale: run `python tools/readme.py`" if stale else 0)
     readme.write_text(new, encoding="utf-8")
+    page.write_text(results(), encoding="utf-8")
 
 
 if __name__ == "__main__":

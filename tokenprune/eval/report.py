@@ -114,16 +114,16 @@ def _parts(body: dict[str, Any]) -> Iterator[str]:
     yield grid(body, lambda r: f"{r['tokens']['equivalent']:.1f} of {r['tokens']['before']:.0f}")
     if any(row.get("coverage") for row in body["rows"]):
         yield (
-            "## Coverage\n\nDistance (1 - cosine, x 100) of the visual tokens to the nearest one that is left: mean, and "
-            "in brackets the worst token's, of a few samples.\n\n"
-            + grid(body, _coverage, [r["label"] for r in body["rows"] if r.get("coverage")])
+            "## Coverage\n\nDistance (1 - cosine, x 100) of the visual tokens to the nearest one that is left: mean, "
+            "and in brackets the worst token's, of a few samples.\n\n"
+            + grid(body, coverage_cell, [r["label"] for r in body["rows"] if r.get("coverage")])
         )
     if any(row.get("sparse") is not None for row in body["rows"]):
         yield (
             "## What is read and what is kept\n\nMethods of the decode stage drop nothing. Shares of the visual "
             "tokens, %: read by a layer that is not focal, read on layer average (focal layers read all), kept in the "
             "cache.\n\n"
-            + _reading(body)
+            + reading(body)
         )
     if graded:
         yield (
@@ -176,19 +176,21 @@ def _every_row(body: dict[str, Any]) -> str:
     return table(heads, lines, left=2)
 
 
-def _coverage(row: Row) -> str:
+def coverage_cell(row: Row) -> str:
+    """Mean distance, and the worst token's."""
     found = row.get("coverage")
     return "" if not found else f"{100 * found['mean']:.1f} ({100 * found['worst']:.0f})"
 
 
-def _reading(body: dict[str, Any]) -> str:
+def reading(body: dict[str, Any]) -> str:
+    """What each row reads and keeps, and what it retains of the unpruned score."""
     lines = []
     for row in body["rows"]:
         if (row["keep"] is not None or row.get("sparse") is not None) and (tokens := row.get("tokens")):
             share = [tokens[what] / max(tokens["before"], 1) for what in ("equivalent", "kept")]
-            cells = [percent(row.get("sparse")) or "-", *map(percent, share)]
+            cells = [percent(row.get("sparse")) or "-", *map(percent, share), interval_text(row.get("retained"))]
             lines.append([f"`{row['label']}`", keep_text(row["keep"]), *cells])
-    return table(["row", "keep", "in a sparse layer", "layer average", "KV kept"], lines, left=2)
+    return table(["row", "keep", "in a sparse layer", "layer average", "KV kept", "retained"], lines, left=2)
 
 
 def _other_metric(body: dict[str, Any], metric: str) -> str:
