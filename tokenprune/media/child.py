@@ -1,8 +1,8 @@
 """Decoding in a process of its own: a decoder that hangs, crashes or leaks takes down that process and no more.
 
-One process serves clip after clip, since starting one costs a third of a second, and is replaced after `CLIPS` of them,
-after a crash and after a clip that took too long. It is a fresh interpreter, never a fork: forks inherit locks and CUDA.
-It needs no `if __name__ == "__main__"` in the user's script, and may be started from a daemonic process.
+One process serves clip after clip, since starting one costs a third of a second, and is replaced after `CLIPS` of
+them, after a crash and after a clip that took too long. It is a fresh interpreter, never a fork: forks inherit locks
+and CUDA. It needs no `if __name__ == "__main__"` in the user's script, and may be started from a daemonic process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,9 @@ CLIPS = 64
 """Clips after which the process is replaced, so that what a decoder never frees stays bounded."""
 START = 120.0
 """Seconds in which the process must have started."""
+
+MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(1 << 17)}
+"""For glibc, which else keeps what it freed: frames of many sizes leave holes that no later frame fits."""
 
 
 class Child:
@@ -44,7 +46,7 @@ class Child:
         return None if self._process is None else self._process.pid
 
     def decode(self, ask: Ask, timeout: float) -> Reel:
-        """The clip's frames; `InputError` naming the file when it is bad, hangs for `timeout` s or crashes its decoder."""
+        """The clip's frames; `InputError` naming the file when it is bad, hangs its decoder or crashes it."""
         if self._process is not None and (self._served >= self._clips or self._process.poll() is not None):
             self.close()
         if self._process is None:
@@ -73,6 +75,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # where FFmpeg tells its troubles
             bufsize=0,
+            env={**os.environ, **MALLOC},
         )
         self._served = 0
         paths = [os.path.abspath(path) for path in sys.path]
@@ -94,8 +97,14 @@ class Child:
         try:
             write_message(process.stdin, message)  # type: ignore[arg-type]
             refusal = self._take(process.stdout, reel)
-        except (EOFError, OSError) as error:
-            code = _exit_code(process)
+        except errors.TokenPruneError:
+            self.close()
+            raise
+        except (EOFError, OSError, LookupError, TypeError, ValueError) as error:
+            gone = isinstance(
+                error, EOFError | OSError
+            )  # else it talks nonsense, which a crash can begin with
+            code = _exit_code(process) if gone else None
             self.close()
             if late.is_set():
                 raise InputError(f"{label}: not decoded within {timeout:g} s; given up") from error

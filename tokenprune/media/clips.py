@@ -7,6 +7,7 @@ processor(text=..., videos=[clip.frames], video_metadata=[clip.metadata()], do_s
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +21,8 @@ from ..errors import InputError
 from . import child
 from .containers import container_of
 from .pictures import MAX_PIXELS, SUFFIXES, VIDEO_SUFFIXES, find_pictures, load_image, natural
-from .reading import MAX_SECONDS, Ask, Reel, check_source, check_total, fit, pick, read, shrink
 from .readers import ENVIRONMENT, check_backend, open_reader
+from .reading import MAX_SECONDS, Ask, Reel, check_source, check_total, fit, pick, read, shrink
 from .sampling import check_count, check_rate
 
 CLIP_SUFFIXES = VIDEO_SUFFIXES | {".gif"}
@@ -58,7 +59,7 @@ class Clip:
         """What transformers calls `VideoMetadata`, for `video_metadata=` of a processor with `do_sample_frames=False`.
 
         Processors take a frame's time to be `frames_indices / fps`. At a variable frame rate frame numbers would give
-        them wrong times, so there the indices are those of the nearest ticks of a regular clock; else they are `indices`.
+        them wrong times, so there the indices are the nearest ticks of a regular clock; else they are `indices`.
         """
         last = max(self.total - 1, 0)
         return {
@@ -78,7 +79,11 @@ class Clip:
         Pictures are whatever `load_image` takes. Raises `InputError` when one cannot be read or differs in size.
         """
         return _of_stills(
-            frames, check_rate("fps", fps), Ask("", name, "", max_frames=_length(frames)), name, "array"
+            frames,
+            check_rate("fps", fps),
+            Ask("", name, "", max_frames=_length(frames), max_seconds=math.inf),
+            name,
+            "array",
         )
 
 
@@ -112,8 +117,8 @@ def load_clip(
 
     source: path of an mp4, mov, mkv, webm, avi, mpg, GIF or animated WebP; a folder of pictures, in natural order; an
         array (T, H, W, 3) or list of pictures; a `Clip`, of which fewer frames are wanted.
-    frames, fps, indices: how many frames, or how many a second, or which; at most one of them. `frames` above what there
-        is gives all; `fps` gives at least one and, like neither, at most `max_frames`, spread over the whole clip.
+    frames, fps, indices: how many frames, or how many a second, or which; at most one of them. `frames` above what
+        there is gives all; `fps` gives at least one and, like neither, at most `max_frames`, over the whole clip.
     size: width and height that frames are shrunk to fit, or one number for both; never enlarged, the shape kept.
     backend: "pyav", "torchcodec" or "decord"; else the environment's TOKENPRUNE_VIDEO_BACKEND; else the first there is.
     timeout: seconds to decode a file in, by a process of its own; None decodes in this one, without a limit.
@@ -121,8 +126,8 @@ def load_clip(
     source_fps: rate of a folder, array or list, which have none of their own; 1.0 when None.
 
     A truncated file gives the frames it would have given, the last good one repeated in place of those that are lost;
-    `missing` counts them. Raises `InputError`, naming the file, when it is missing, not a video, corrupt, without a frame,
-    beyond a limit, too slow to decode, or fatal to its decoder; `MissingExtraError` when no decoder is installed.
+    `missing` counts them. Raises `InputError`, naming the file, when it is missing, not a video, corrupt, without a
+    frame, beyond a limit, too slow to decode, or fatal to its decoder; `MissingExtraError` without any decoder.
     """
     if isinstance(source, str | Path):
         path, label = Path(source).expanduser(), str(source)
@@ -245,18 +250,18 @@ def _of_stills(stills: Any, fps: float, ask: Ask, name: str, backend: str) -> Cl
     total = _length(stills)
     check_source(ask, total, total / fps, 0)
     indices = pick(ask, total, fps, total / fps, None)
-    out, size, first = None, None, None
+    out, size, first = None, None, (0, 0)
     for at, number in enumerate(indices):
         still = stills[number]
         label = str(still) if isinstance(still, str | Path) else f"{ask.label}, frame {number}"
         frame = _array(still, label, ask.max_pixels)
         if out is None or size is None:
-            first = frame.shape
+            first = frame.shape[:2]
             size = fit(frame.shape[1], frame.shape[0], ask.box)
             check_total(ask.label, len(indices), *size)
             out = np.empty((len(indices), size[1], size[0], 3), np.uint8)
-        elif frame.shape != first:
-            shapes = " and ".join(f"{shape[1]} x {shape[0]}" for shape in (frame.shape, first or ()))
+        elif frame.shape[:2] != first:
+            shapes = " and ".join(f"{shape[1]} x {shape[0]}" for shape in (frame.shape, first))
             raise InputError(f"{label}: frames of one clip are of one size, not {shapes}")
         out[at] = shrink(frame, size)
     assert out is not None
@@ -266,9 +271,11 @@ def _of_stills(stills: Any, fps: float, ask: Ask, name: str, backend: str) -> Cl
 
 def _array(still: Any, label: str, max_pixels: int) -> np.ndarray:
     """A picture as (H, W, 3) uint8; an array that is one already is not copied."""
-    if isinstance(still, np.ndarray) and still.dtype == np.uint8 and still.ndim == 3 and still.shape[2] == 3:
-        if 0 < still.shape[0] * still.shape[1] <= max_pixels:
-            return still
+    plain = (
+        isinstance(still, np.ndarray) and still.dtype == np.uint8 and still.ndim == 3 and still.shape[2] == 3
+    )
+    if plain and 0 < still.shape[0] * still.shape[1] <= max_pixels:
+        return still
     return np.asarray(load_image(still, name=label, max_pixels=max_pixels))
 
 

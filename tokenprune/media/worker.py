@@ -1,7 +1,7 @@
 """The decoding process. Started as a script by `child`, it answers one request after another until its input ends.
 
-Messages both ways are a head of two lengths (JSON, then raw bytes), the JSON and the bytes. It imports this room without
-the rest of the package, whose models take seconds to import and hundreds of megabytes to hold.
+Messages both ways are a head of two lengths (JSON, then raw bytes), the JSON and the bytes. It imports this room
+without the rest of the package, whose models take seconds to import and hundreds of megabytes to hold.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def read_head(file: BinaryIO) -> tuple[dict[str, Any], int]:
 
 def answer(ask: Any, send: Callable[..., None]) -> None:
     """Decode one file and send what `reading.read` yields."""
-    from tokenprune.media.reading import Shot, read
     from tokenprune.media.readers import open_reader
+    from tokenprune.media.reading import Shot, read
 
     reader = open_reader(ask)
     try:
@@ -116,7 +116,7 @@ def own_pipes() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def main() -> None:
+def main(answer: Callable[..., None] = answer) -> None:
     requests, replies = own_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
     start, _ = read_head(requests)
@@ -125,7 +125,7 @@ def main() -> None:
     package.__path__ = [str(Path(__file__).resolve().parents[1])]
     sys.modules["tokenprune"] = package
     import_decoder(start["backend"])
-    serve(requests, replies)
+    serve(requests, replies, answer)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The libraries that decode, and which of them is used.
 
-PyAV comes first: it is on every platform and exact on every file of the tests. torchcodec is next where it can really be
-imported, decord last, since it is silently wrong on some codecs unless read from the beginning (see its file).
+PyAV comes first: it is on every platform and exact on every file of the tests. torchcodec is next where it can really
+be imported, decord last, since it is silently wrong on some codecs unless read from the beginning (see its file).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import decord
+import decord  # pyright: ignore
 import numpy as np
 
 from ...errors import InputError

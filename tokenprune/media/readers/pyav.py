@@ -6,6 +6,7 @@ header can be trusted to count, and Matroska's does not try. Decoding starts at 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -13,9 +14,10 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import av
+import av  # pyright: ignore
 import numpy as np
-from av.stream import Disposition
+from av.error import FFmpegError  # pyright: ignore
+from av.stream import Disposition  # pyright: ignore
 
 from ...errors import InputError
 from ..containers import is_cut
@@ -161,11 +163,9 @@ class PyAVReader:
             stream = self._stream(container, self._path)
             if key > 0:
                 container.seek(int(self._stamps[key]), stream=stream, backward=True, any_frame=False)
-            count = -1
-            for frame in _frames(container, stream):
-                count += 1
+            for count, (frame, whole) in enumerate(_frames(container, stream)):
                 number = count if self._by_order else self._number.get(frame.pts)
-                if number is not None and not frame.is_corrupt:
+                if number is not None and whole:
                     yield number, frame
 
     def close(self) -> None:
@@ -178,28 +178,32 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
     while True:
         try:
             packet = next(packets)
-        except (StopIteration, av.FFmpegError):
+        except (StopIteration, FFmpegError):
             return
         yield packet
 
 
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Every frame that can be decoded. A packet that cannot is passed over: the next key frame mends what follows."""
-    flushed = False
+def _frames(container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
+    """Every frame that comes out, and whether it is whole: after damage nothing is until the next key frame."""
+    whole, flushed = True, False
     for packet in _packets(container, stream):
         if packet.size and packet.is_corrupt:
+            whole = False
             continue
         flushed = not packet.size
-        yield from _decoded(stream, packet)
+        try:
+            frames = stream.codec_context.decode(packet)
+        except FFmpegError:
+            whole = False
+            continue
+        for frame in frames:
+            whole = not frame.is_corrupt and (whole or frame.key_frame)
+            yield frame, whole
     if not flushed:
-        yield from _decoded(stream, None)
-
-
-def _decoded(stream: Any, packet: Any) -> list[Any]:
-    try:
-        return stream.codec_context.decode(packet)
-    except av.FFmpegError:
-        return []
+        with contextlib.suppress(FFmpegError):
+            yield from (
+                (frame, whole and not frame.is_corrupt) for frame in stream.codec_context.decode(None)
+            )
 
 
 def _upright(frame: Any) -> np.ndarray:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from torchcodec.decoders import VideoDecoder
+import torchcodec  # pyright: ignore
+from torchcodec.decoders import VideoDecoder  # pyright: ignore
 
 from ...errors import InputError
 from ..reading import Ask, Found
 
+# Since 0.16 it imports without the libraries, and fails only when a video is opened.
+if getattr(torchcodec, "ffmpeg_major_version", 0) is None:
+    raise ImportError("FFmpeg's shared libraries were not found")
+
 PROBES = 17
+"""Frames whose times tell whether the rate is constant."""
 
 
 class TorchcodecReader:
