@@ -17,6 +17,8 @@ from .errors import InputError, TokenPruneError, UnsupportedModelError
 from .media import Clip
 
 DEFAULT = "tiny-llava"
+WATCHES = "tiny-qwen"
+"""The embedded model that reads clips, where it is shipped."""
 Medium = Image.Image | Clip
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -40,6 +42,11 @@ class Chat:
         """Whether questions go through a chat template; else the image token is put before the bare question."""
         return bool(getattr(self.processor, "chat_template", None))
 
+    @property
+    def watches(self) -> bool:
+        """Whether its processor reads clips."""
+        return getattr(self.processor, "video_processor", None) is not None
+
     def inputs(
         self, medium: Medium | Sequence[Medium | None] | None, question: str | Sequence[str]
     ) -> dict[str, Any]:
@@ -58,6 +65,9 @@ class Chat:
             )
         if len(films) not in (0, len(shown)):
             raise InputError("a batch of pictures and clips: ask about one or the other")
+        if films and not self.watches:
+            kind = type(self.processor).__name__
+            raise UnsupportedModelError(f"{self.name} watches no video: its processor ({kind}) reads pictures only")
         try:
             with _left_padding(self.processor):
                 batch = self._encode_clips(films, questions) if films else self._encode(shown, questions)
@@ -132,19 +142,22 @@ class Chat:
         """The greedy answer to a single question."""
         return self.text(self.generate(inputs, max_new_tokens))[0]
 
-    def visible_box(self, image: Image.Image) -> tuple[float, float, float, float] | None:
-        """The share of a picture (left, top, right, bottom) left after the processor's centre crop; None: all of it."""
-        maker = getattr(self.processor, "image_processor", None)
-        if getattr(maker, "image_grid_pinpoints", None):
+    def visible_box(self, medium: Medium) -> tuple[float, float, float, float] | None:
+        """The share of a picture or of a clip's frames (left, top, right, bottom) left after the processor's centre
+        crop; None: all of it."""
+        film = isinstance(medium, Clip)
+        high, wide = medium.frames.shape[1:3] if film else medium.size[::-1]
+        maker = getattr(self.processor, "video_processor" if film else "image_processor", None)
+        if not film and getattr(maker, "image_grid_pinpoints", None):
             return None  # LLaVA-NeXT crops only its tiles, where there is nothing to crop; its base view is squeezed
         edge = _entry(getattr(maker, "size", None), "shortest_edge")
         crop = getattr(maker, "crop_size", None)
         height, width = _entry(crop, "height"), _entry(crop, "width")
         if not (getattr(maker, "do_center_crop", False) and edge and height and width):
             return None
-        scale = edge / min(image.size) if getattr(maker, "do_resize", False) else 1.0
-        across = min(1.0, width / (image.width * scale))
-        down = min(1.0, height / (image.height * scale))
+        scale = edge / min(wide, high) if getattr(maker, "do_resize", False) else 1.0
+        across = min(1.0, width / (wide * scale))
+        down = min(1.0, height / (high * scale))
         return ((1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2)
 
 
@@ -178,6 +191,18 @@ def _entry(size: Any, key: str) -> int | None:
     if size is None:
         return None
     return size.get(key) if isinstance(size, dict) else getattr(size, key, None)
+
+
+def default_model(*, video: bool = False) -> str:
+    """The embedded model that is asked when none is named. `InputError` where none that is embedded reads clips."""
+    if not video:
+        return DEFAULT
+    if WATCHES not in zoo.list_models():
+        raise InputError(
+            f"none of the embedded models ({', '.join(zoo.list_models())}) watches video; "
+            "name one that does with --model, for instance Qwen/Qwen2.5-VL-3B-Instruct or a local folder"
+        )
+    return WATCHES
 
 
 def check_model(source: str, device: str = "cpu", dtype: str = "auto") -> None:

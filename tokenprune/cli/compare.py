@@ -12,15 +12,29 @@ from .app import app, console, warn
 
 @app.command()
 def compare(
-    model: str = typer.Option(
-        "tiny-llava", "--model", help="Embedded model, local folder or Hugging Face id."
+    model: str | None = typer.Option(
+        None,
+        "--model",
+        help="Embedded model, local folder or Hugging Face id.",
+        show_default="tiny-llava; with --video tiny-qwen",
     ),
     image: list[str] = typer.Option(
         [], "--image", help="A picture or a folder of pictures; may be repeated."
     ),
-    question: list[str] = typer.Option([], "--question", help="Asked about every picture; may be repeated."),
-    methods: str = typer.Option(
-        "random,uniform,pool,flashvlm", "--methods", help="Names, see `tokenprune methods`."
+    video: list[str] = typer.Option(
+        [], "--video", help="A clip, a folder of clips or of frames, instead of pictures; may be repeated."
+    ),
+    frames: int | None = typer.Option(
+        None, "--frames", min=1, help="Frames looked at of every clip, spread evenly.", show_default="16"
+    ),
+    question: list[str] = typer.Option(
+        [], "--question", help="Asked about every picture or clip; may be repeated."
+    ),
+    methods: str | None = typer.Option(
+        None,
+        "--methods",
+        help="Names, see `tokenprune methods`.",
+        show_default="random,uniform,pool,flashvlm; with --video evs in place of flashvlm",
     ),
     keep: str = typer.Option(
         "0.5,0.25,0.111,0.056", "--keep", help="Shares (0.25, 25%) or counts (64) to keep."
@@ -39,14 +53,20 @@ def compare(
 ) -> None:
     """Answer the same questions unpruned, blind, and pruned by every method at every budget.
 
-    Prints a table, draws what each method kept and writes everything to compare.json. Without --image the bundled
-    pictures and questions are used.
+    Prints a table, draws what each method kept and writes everything to compare.json. Without --image or --video the
+    bundled pictures and questions are used. Of methods that act while the answer is written, such as fixation, it
+    draws where they looked, as an animation and a film strip.
     """
     from ..compare import (
+        CLIP_FRAMES,
+        METHODS,
+        VIDEO_METHODS,
         bundled_examples,
         check_model,
         check_settings,
+        default_model,
         load_chat,
+        make_clip_examples,
         make_examples,
         parse_keeps,
         to_json,
@@ -57,10 +77,18 @@ def compare(
     from .tables import print_comparison
 
     # All that can be wrong is looked at before the model, which may take minutes, is loaded.
-    settings = check_settings(methods.split(","), parse_keeps(keep))
+    if video and image:
+        raise InputError("--image and --video: a comparison is about pictures or about clips")
+    if frames is not None and not video:
+        raise InputError("--frames says how many frames of a clip are looked at; name one with --video")
+    usual = VIDEO_METHODS if video else METHODS
+    settings = check_settings(usual if methods is None else methods.split(","), parse_keeps(keep))
+    model = default_model(video=bool(video)) if model is None else model
     check_model(model, device, dtype)
     skipped: list[str] = []
-    if image:
+    if video:
+        examples, skipped = make_clip_examples(video, question, CLIP_FRAMES if frames is None else frames)
+    elif image:
         examples, skipped = make_examples(image, question)
     else:
         examples = bundled_examples()

@@ -1,4 +1,7 @@
-"""The pictures of a comparison: one a method with every budget, and one sheet with all methods."""
+"""The pictures of a comparison: one a method with every budget, and one sheet with all methods.
+
+Methods of the decode stage get a film strip and an animation instead, clips a strip of their frames.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,13 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import InputError
+from ..methods import method_class
 from ..tokens import ImageReport
 from ..viz import Cell, SheetRow, contact_sheet
-from .result import BLIND, NONE, Answer, Comparison
+from .captions import caption_of, facts, good
+from .clips import clip_page
+from .gazes import GIFS, draw_gazes
+from .result import Answer, Comparison
 from .settings import Setting
 
 SHEET_ROWS, METHOD_ROWS = 4, 6
@@ -20,32 +27,52 @@ SHEET_COLUMNS = 8
 LEGEND = "faded: dropped   ·   tinted: merged, one tint a cluster   ·   untouched: read as it is"
 TITLE = "The same questions, read from fewer visual tokens"
 
+Tick = Callable[[int, int, str], None]
+
 
 def write_figures(
-    comparison: Comparison, folder: Path, *, tick: Callable[[int, int, str], None] | None = None
+    comparison: Comparison, folder: Path, *, tick: Tick | None = None
 ) -> list[Path]:
     """Write `sheet.png` and `<method>.png` for every method into `folder`; returns their paths, the sheet first.
+
+    A method of the decode stage drops nothing: its `<method>.png` is a film strip of where it looked, and for every
+    example shown there is an animation, `<method>.gif`, or `<method>-<number of the example>.gif` where there are
+    several. It has none of them when no answer took a decode step. Of clips every page shows strips.
 
     Pictures are reloaded for drawing; one example a picture is shown, with kinds of question that differ.
     """
     methods = list(dict.fromkeys(s.method for s in comparison.settings))
-    jobs: list[tuple[str, list[Setting], bool, int]] = [
-        ("sheet", _for_sheet(comparison.settings, len(methods)), False, SHEET_ROWS)
-    ]
-    for method in methods:
-        jobs.append((method, [s for s in comparison.settings if s.method == method], True, METHOD_ROWS))
+    page = _clips if comparison.video else _page
     written: list[Path] = []
-    for place, (name, settings, heat, most) in enumerate(jobs):
-        if tick is not None:
-            tick(place, len(jobs), f"drawing {name}.png")
-        page = _page(comparison, settings, telling(comparison, most), heat)
-        path = folder / f"{name}.png"
-        try:
-            page.save(path, compress_level=4)  # the last 7 % of its size would take six times as long
-        except OSError as error:
-            raise InputError(f"{path.name}: cannot be written ({error.strerror or error})") from error
-        written.append(path)
+
+    def save(drawn: Image.Image, name: str) -> None:
+        written.append(folder / name)
+        drawn.save(written[-1], compress_level=4)  # the last 7 % of its size would take six times as long
+
+    try:
+        for place, name in enumerate(["sheet", *methods]):
+            if tick is not None:
+                tick(place, 1 + len(methods), f"drawing {name}")
+            own = [s for s in comparison.settings if s.method == name]
+            if not own:
+                rows = telling(comparison, SHEET_ROWS)
+                drawn = page(comparison, _for_sheet(comparison.settings, len(methods)), rows, False)
+                save(drawn, "sheet.png")
+                continue
+            looks_only = method_class(name).stage == "decode"
+            if not looks_only:
+                save(page(comparison, own, telling(comparison, METHOD_ROWS), True), f"{name}.png")
+            stem = name if looks_only else f"{name}-gaze"  # a method may drop first and look later
+            written += draw_gazes(comparison, own, telling(comparison, GIFS), folder, stem)
+    except OSError as error:
+        raise InputError(f"{folder.name}: its pictures cannot be written ({error.strerror or error})") from error
     return written
+
+
+def _clips(
+    comparison: Comparison, settings: Sequence[Setting], examples: Sequence[int], _heat: bool
+) -> Image.Image:
+    return clip_page(comparison, settings, examples)
 
 
 def _for_sheet(settings: Sequence[Setting], methods: int) -> list[Setting]:
@@ -98,13 +125,12 @@ def _page(
                 example.picture.load(),
                 example.question,
                 cells,
-                _facts(comparison, index),
+                facts(comparison, index),
                 comparison.boxes[index],
                 list(example.boxes),
             )
         )
-    model = " ".join(filter(None, [comparison.model["name"], comparison.model["version"]]))
-    caption = f"{model}   ·   tokenprune {comparison.versions['tokenprune']}   ·   {LEGEND}"
+    caption = caption_of(comparison, LEGEND)
     if any(comparison.examples[i].boxes for i in examples):
         caption += "   ·   framed: what is asked about"
     shown = [_first(comparison.answer(i, s.method, s.keep)) for i in examples for s in settings]
@@ -117,11 +143,9 @@ def _cell(answer: Answer | None) -> Cell | None:
     report = _first(answer)
     if answer is None or report is None:
         return None
-    return Cell(report, answer.text, _good(answer))
-
-
-def _good(answer: Answer) -> bool | None:
-    return answer.agrees if answer.correct is None else answer.correct
+    look = answer.report.fixation if answer.report is not None else None
+    note = "" if look is None else f"none dropped, {look.read_share:.0%} read a step"
+    return Cell(report, answer.text, good(answer), note=note)
 
 
 def _first(answer: Answer | None) -> ImageReport | None:
@@ -137,15 +161,3 @@ def _scored(comparison: Comparison, settings: Sequence[Setting], examples: Seque
             if report is not None and report.scores is not None:
                 return setting
     return None
-
-
-def _facts(comparison: Comparison, index: int) -> list[tuple[str, str, bool | None]]:
-    facts: list[tuple[str, str, bool | None]] = []
-    expected = comparison.examples[index].expected
-    if expected is not None:
-        facts.append(("right answer", expected, None))
-    for label, method in (("unpruned", NONE), ("blind", BLIND)):
-        answer = comparison.answer(index, method)
-        if answer is not None and answer.error is None:
-            facts.append((label, answer.text, answer.correct))
-    return facts

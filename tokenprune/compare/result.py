@@ -12,9 +12,10 @@ from statistics import mean, median
 from typing import Any
 
 from ..bench.timer import Ratio
-from ..tokens import PruneReport
+from ..tokens import FixationReport, ImageReport, PruneReport
+from ..viz import kept_by_step
 from ..viz.overlay import Box
-from .examples import Example
+from .examples import Example, Film
 from .settings import Setting, keep_label
 
 SCHEMA = "tokenprune.compare/1"
@@ -38,9 +39,11 @@ class Answer:
     method: str
     keep: float | int | None  # None for `none` and `blind`
     text: str = ""
+    tokens: list[int] = field(default_factory=list)  # that were generated, without an end token
     agrees: bool | None = None  # with the unpruned answer
     correct: bool | None = None  # None where no answer is expected
     report: PruneReport | None = None
+    written: list[str] = field(default_factory=list)  # the text after 1, 2, ... tokens, where a gaze was followed
     error: str | None = None
 
 
@@ -61,6 +64,7 @@ class Summary:
     before: float | None = None  # visual tokens
     after: float | None = None
     equivalent: float | None = None  # layer average of the tokens alive
+    read: float | None = None  # share of them that a decode step reads, on layer average; of decode methods
     agreement: float | None = None
     accuracy: float | None = None
     answers: int = 0
@@ -89,6 +93,11 @@ class Comparison:
     boxes: list[Box | None] = field(default_factory=list)  # an example's picture as far as it is read
     skipped: list[str] = field(default_factory=list)  # pictures left out, with the reason
 
+    @property
+    def video(self) -> bool:
+        """Whether the questions are about clips."""
+        return any(isinstance(example.picture, Film) for example in self.examples)
+
     def answer(self, example: int, method: str, keep: float | int | None = None) -> Answer | None:
         """The answer to one example under one setting, None when it was not asked."""
         found = (a for a in self.answers if (a.example, a.method, a.keep) == (example, method, keep))
@@ -116,6 +125,7 @@ class Comparison:
             return out
         out.before, out.after = _mean([r.before for r in reports]), _mean([r.after for r in reports])
         out.equivalent = _mean([r.equivalent_tokens * len(r.images) for r in reports])
+        out.read = _mean([r.fixation.read_share for r in reports if r.fixation is not None])
         out.kv_mib = _mean([r.kv_bytes / 2**20 for r in reports])
         speed = self.speeds.get(Setting(method, keep)) if keep is not None else None
         if speed is not None:
@@ -145,6 +155,7 @@ class Comparison:
                     "expected": e.expected,
                     "kind": e.kind,
                     "read": box,
+                    **_frames(e),
                 }
                 for e, box in zip(self.examples, self.boxes, strict=True)
             ],
@@ -173,7 +184,8 @@ def _mean(values: Sequence[Any]) -> float | None:
 
 
 def _answer_dict(answer: Answer) -> dict[str, Any]:
-    out = {f.name: getattr(answer, f.name) for f in dataclasses.fields(answer) if f.name != "report"}
+    hidden = {"report", "written"}
+    out = {f.name: getattr(answer, f.name) for f in dataclasses.fields(answer) if f.name not in hidden}
     report = answer.report
     if report is None:
         return out
@@ -185,21 +197,50 @@ def _answer_dict(answer: Answer) -> dict[str, Any]:
         "flops_unpruned": report.flops_unpruned,
         "kv_bytes": report.kv_bytes,
         "kv_bytes_unpruned": report.kv_bytes_unpruned,
-        "images": [
-            {
-                "kind": image.kind,
-                "grid": image.grid,
-                "before": image.before,
-                "after": image.after,
-                "kept": list(image.kept),
-                "owner": None if image.owner is None else image.owner.tolist(),
-                "scores": None if image.scores is None else [_number(v) for v in image.scores.tolist()],
-                "per_layer": list(image.per_layer),
-            }
-            for image in report.images
-        ],
+        "images": [_image_dict(image) for image in report.images],
     }
+    if report.fixation is not None:
+        out["report"]["fixation"] = _fixation_dict(report.fixation)
     return out
+
+
+def _image_dict(image: ImageReport) -> dict[str, Any]:
+    return {
+        "kind": image.kind,
+        "grid": image.grid,
+        "before": image.before,
+        "after": image.after,
+        "kept": list(image.kept),
+        "owner": None if image.owner is None else image.owner.tolist(),
+        "scores": None if image.scores is None else [_number(v) for v in image.scores.tolist()],
+        "per_layer": list(image.per_layer),
+        **({"per_step": kept_by_step(image)} if image.kind == "video" else {}),
+    }
+
+
+def _fixation_dict(fixation: FixationReport) -> dict[str, Any]:
+    """With every choice as [decode step, focal layer, indices into the visual tokens]: batches here are of one row."""
+    return {
+        "steps": fixation.steps,
+        "focal": fixation.focal,
+        "visual": fixation.visual[0],
+        "sparse_share": fixation.sparse_share,
+        "read_share": fixation.read_share,
+        "choices": [[step, layer, rows[0]] for step, layer, rows in fixation.choices],
+    }
+
+
+def _frames(example: Example) -> dict[str, Any]:
+    """Which frames of a clip were looked at."""
+    if not isinstance(example.picture, Film):
+        return {}
+    clip = example.picture.clip
+    return {
+        "frames": list(clip.indices),
+        "timestamps": [_number(time) for time in clip.timestamps],
+        "frames_in_clip": clip.total,
+        "frames_missing": clip.missing,
+    }
 
 
 def _number(value: float) -> float | None:

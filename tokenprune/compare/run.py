@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
-
 from ..bench.generation import DECODED, Times, time_generation
 from ..bench.machine import machine, versions
 from ..bench.timer import Ratio, abba, clock_for, quiet
-from ..chat import Chat
+from ..chat import Chat, Medium
 from ..errors import InputError, TokenPruneError
+from ..eval.medium import grey
+from ..media import Clip
 from ..patching import patch_model
+from ..tokens import PruneReport
 from .examples import Example
 from .result import BLIND, NONE, Answer, Comparison, Speed, same
 from .settings import Setting
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 Tick = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is being done)."""
+
+Told = tuple[list[int], PruneReport | None]
+"""Generated tokens, and the report of that very run where the model was pruned."""
 
 TIMED = 2
 """Examples on which settings are timed: the first of so many different pictures."""
@@ -121,10 +125,13 @@ def patched(chat: Chat, setting: Setting) -> Iterator[Any]:
 def _answer_all(
     chat: Chat, out: Comparison, index: int, example: Example, max_new_tokens: int, step: _Steps
 ) -> None:
-    def attempt(method: str, keep: float | int | None, ask: Callable[[], tuple[str, Any]]) -> Answer:
+    def attempt(method: str, keep: float | int | None, ask: Callable[[], Told]) -> Answer:
         answer = Answer(index, method, keep)
         try:
-            answer.text, answer.report = ask()
+            answer.tokens, answer.report = ask()
+            answer.text = chat.text([answer.tokens])[0]
+            if answer.report is not None and answer.report.fixation is not None:
+                answer.written = chat.text([answer.tokens[: n + 1] for n in range(len(answer.tokens))])
         except Exception as error:  # one sample must not end a run of many; the message is in the results
             log.debug("%s %s failed on %s", method, keep, example.picture.name, exc_info=True)
             known = isinstance(error, TokenPruneError)
@@ -142,7 +149,7 @@ def _answer_all(
     picture = example.picture.load()
     out.boxes.append(chat.visible_box(picture))
     inputs = chat.inputs(picture, example.question)
-    base = attempt(NONE, None, lambda: (chat.answer(inputs, max_new_tokens), None))
+    base = attempt(NONE, None, lambda: (chat.generate(inputs, max_new_tokens)[0], None))
     if base.error is not None:
         raise InputError(f"{chat.name} fails on {example.picture.name} without any pruning: {base.error}")
     step(1, what)
@@ -150,27 +157,28 @@ def _answer_all(
     step(1, what)
     for setting in out.settings:
 
-        def ask(setting: Setting = setting) -> tuple[str, Any]:
+        def ask(setting: Setting = setting) -> Told:
             with patched(chat, setting) as handle:
-                text = chat.answer(inputs, max_new_tokens)
-                return text, handle.report
+                tokens = chat.generate(inputs, max_new_tokens)[0]
+                return tokens, handle.report
 
         attempt(setting.method, setting.keep, ask)
         step(1, what)
 
 
-def _blind(chat: Chat, out: Comparison, picture: Image.Image, question: str, max_new_tokens: int) -> str:
-    """What can be answered without looking: the same prompt with the image left out of it.
+def _blind(chat: Chat, out: Comparison, medium: Medium, question: str, max_new_tokens: int) -> list[int]:
+    """What can be answered without looking: the same prompt with the image or clip left out of it.
 
     A processor that refuses a question without a picture gets one of even grey instead; `protocol.blind` says which.
     """
+    short, long = ("clip", "clip") if isinstance(medium, Clip) else ("image", "picture")
     try:
         inputs = chat.inputs(None, question)
-        out.protocol.setdefault("blind", "text only: the same prompt without the image")
+        out.protocol.setdefault("blind", f"text only: the same prompt without the {short}")
     except InputError:
-        inputs = chat.inputs(Image.new("RGB", picture.size, (128, 128, 128)), question)
-        out.protocol["blind"] = "an even grey picture (the processor takes no question without one)"
-    return chat.answer(inputs, max_new_tokens)
+        inputs = chat.inputs(grey(medium), question)
+        out.protocol["blind"] = f"an even grey {long} (the processor takes no question without one)"
+    return chat.generate(inputs, max_new_tokens)[0]
 
 
 def _time(

@@ -11,6 +11,7 @@ from ..errors import BudgetError, InputError, UnknownNameError, neighbours
 from ..methods import get_method, list_methods, method_class
 
 METHODS = ("random", "uniform", "pool", "flashvlm")
+VIDEO_METHODS = ("random", "uniform", "pool", "evs")
 KEEPS = (0.5, 0.25, 0.111, 0.056)
 ALWAYS = ("none", "blind")
 """Rows every table has: nothing pruned, and the question without its picture."""

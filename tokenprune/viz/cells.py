@@ -22,6 +22,17 @@ class Cells:
     score: np.ndarray  # (rows, cols) float, NaN where unknown
 
 
+def kept_by_step(report: ImageReport) -> list[int]:
+    """How many tokens were kept of every temporal step of a clip; one number for an image.
+
+    A step is one entry of the grid's t: on some models several frames. Newline tokens count for the step they end.
+    """
+    when = np.asarray(report.coords, dtype=np.int64)[:, 1]
+    steps = report.grid[0] if report.grid is not None else int(when.max()) + 1
+    own = when[list(report.kept)]
+    return np.bincount(own[own >= 0], minlength=steps).tolist()
+
+
 def cells_of(report: ImageReport, *, part: int | None = None, frame: int = 0) -> Cells:
     """The cells of one part of an image (or one frame of a video).
 

@@ -6,6 +6,7 @@ becomes a box. The full text always stands in the JSON next to a picture.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
@@ -116,4 +117,25 @@ def wrap(text: str, size: int, room: float, lines: int) -> list[str]:
         out.append(shorten(line, size, room))
     if words:
         out.append(shorten(" ".join(words), size, room))
+    return out
+
+
+def flow(text: str, size: int, room: float) -> list[str]:
+    """The whole text in as many lines as it takes; a word wider than `room` is broken. Blanks stay where they are.
+
+    Joined, the lines are the text again, but for line breaks, which end a line and are dropped.
+    """
+    out: list[str] = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in re.findall(r"\S*\s*", paragraph):
+            if line and width((line + word).rstrip(), size) > room:
+                out.append(line)
+                line = ""
+            while width(word.rstrip(), size) > room and len(word) > 1:
+                fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or width(word[:n], size) <= room)
+                out.append(word[:fits])
+                word = word[fits:]
+            line += word
+        out.append(line)
     return out

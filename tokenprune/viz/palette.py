@@ -14,6 +14,7 @@ GOOD: Colour = (22, 138, 82)
 BAD: Colour = (205, 52, 52)
 SHADES: tuple[Colour, Colour] = ((34, 38, 48), (241, 242, 245))  # what dropped patches sink into, see `shade`
 EDGE: Colour = (255, 176, 32)  # around what was kept
+MARK: Colour = (255, 226, 166)  # behind the newest words of an answer
 
 # Ten tints of similar lightness and clearly different hue, so that no cluster looks more important than another.
 TINTS = np.array(

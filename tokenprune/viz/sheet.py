@@ -15,6 +15,10 @@ SCALE = 2
 """Pages are drawn at twice their nominal size: sharp on dense screens and in print."""
 
 
+Fact = tuple[str, str, bool | None]
+"""Something said beside a picture: a pale label, the text, and whether that is good."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One picture of a sheet. Without a report it is shown whole."""
@@ -39,7 +43,7 @@ class SheetRow:
     image: Image.Image
     question: str
     cells: list[Cell | None]
-    facts: list[tuple[str, str, bool | None]] = field(default_factory=list)  # (label, text, good)
+    facts: list[Fact] = field(default_factory=list)
     box: Box | None = None  # the share of the picture that is read, see `overlay`
     marks: list[Box] = field(default_factory=list)  # what is asked about, in the picture's own pixels
 
@@ -75,12 +79,30 @@ def titled(
         write(draw, (pad, y), line, em - 3 * SCALE, palette.FAINT)
         y += step
     if answer:
-        _answer(draw, (pad, y), answer, good, em, side - 2 * pad)
+        write_answer(draw, (pad, y), answer, good, em, side - 2 * pad)
     page.paste(picture, ((side - picture.width) // 2, strip))
     return page
 
 
-def _answer(
+def write_title(draw: ImageDraw.ImageDraw, title: str, em: int, margin: int, across: int) -> None:
+    """The large line on top of a page `across` pixels wide."""
+    big = round(em * 1.5)
+    write(draw, (margin, margin), shorten(title, big, across - 2 * margin), big)
+
+
+def write_facts(
+    draw: ImageDraw.ImageDraw, facts: list[Fact], at: tuple[float, float], size: int, room: float, step: int
+) -> float:
+    """One line a fact, from `at` downwards in a column of `room` pixels; returns where the next one would stand."""
+    x, y = at
+    for label, text, good in facts:
+        after = write(draw, (x, y), label + " ", size, palette.FAINT)
+        write_answer(draw, (after, y), text, good, size, room + x - after)
+        y += step
+    return y
+
+
+def write_answer(
     draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, good: bool | None, em: int, room: float
 ) -> None:
     colour = palette.INK if good is None else palette.GOOD if good else palette.BAD
@@ -161,8 +183,7 @@ class _Sheet:
     def head(self, draw: ImageDraw.ImageDraw, title: str) -> None:
         y = self.margin
         if title:
-            big = round(self.em * 1.5)
-            write(draw, (self.margin, y), shorten(title, big, self.width - 2 * self.margin), big)
+            write_title(draw, title, self.em, self.margin, self.width)
             y += round(self.em * 2.4)
         self._heading(draw, self.full, self.full + self.side, "unpruned", y)
         write(draw, (self.full, y + self.step), "every token", self.small, palette.FAINT)
@@ -194,10 +215,7 @@ class _Sheet:
             write(draw, (self.margin, line), text, self.em)
             line += self.step
         line += self.step // 2
-        for label, text, good in row.facts:
-            after = write(draw, (self.margin, line), label + " ", self.small, palette.FAINT)
-            _answer(draw, (after, line), text, good, self.small, self.margin + self.text - after)
-            line += self.step
+        write_facts(draw, row.facts, (self.margin, line), self.small, self.text, self.step)
         left = self.cell(page, draw, row, Cell(), self.full, y)
         scale = self.side / max(row.image.size)
         for mark in row.marks:
@@ -224,5 +242,5 @@ class _Sheet:
             write(draw, (x, line), shorten(cell.caption, self.small, self.side), self.small, palette.FAINT)
             line += self.step
         if cell.answer or cell.good is not None:
-            _answer(draw, (x, line), cell.answer, cell.good, self.em, self.side)
+            write_answer(draw, (x, line), cell.answer, cell.good, self.em, self.side)
         return left
