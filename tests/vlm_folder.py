@@ -24,15 +24,15 @@ TEMPLATE = (
 GRID, PATCH = 4, 8
 
 
-def save_vlm(folder: Path, template: str | None = TEMPLATE) -> Path:
-    """Write model, tokenizer and processor; 16 visual tokens, centre crop as LLaVA's."""
+def save_vlm(folder: Path, template: str | None = TEMPLATE, grid: int = GRID) -> Path:
+    """Write model, tokenizer and processor; grid x grid visual tokens, centre crop as LLaVA's."""
     torch.manual_seed(0)
     vision = CLIPVisionConfig(
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=3,
         num_attention_heads=4,
-        image_size=GRID * PATCH,
+        image_size=grid * PATCH,
         patch_size=PATCH,
     )
     text = LlamaConfig(
@@ -59,7 +59,7 @@ def save_vlm(folder: Path, template: str | None = TEMPLATE) -> Path:
         tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    side = GRID * PATCH
+    side = grid * PATCH
     processor = LlavaProcessor(
         CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
         tokenizer,

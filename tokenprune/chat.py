@@ -67,7 +67,9 @@ class Chat:
             raise InputError("a batch of pictures and clips: ask about one or the other")
         if films and not self.watches:
             kind = type(self.processor).__name__
-            raise UnsupportedModelError(f"{self.name} watches no video: its processor ({kind}) reads pictures only")
+            raise UnsupportedModelError(
+                f"{self.name} watches no video: its processor ({kind}) reads pictures only"
+            )
         try:
             with _left_padding(self.processor):
                 batch = self._encode_clips(films, questions) if films else self._encode(shown, questions)

@@ -9,6 +9,7 @@ from rich.table import Table
 from ..bench.timer import Ratio
 from ..compare.figures import telling
 from ..compare.result import BLIND, NONE, Answer, Comparison, Summary
+from ..viz import kept_by_step
 
 SHOWN = 6
 """Questions whose answers are printed one by one; all of them are in the JSON."""
@@ -25,13 +26,17 @@ def print_comparison(found: Comparison, screen: Console) -> None:
         expected = f"  [dim](right answer: {escape(example.expected)})[/]" if example.expected else ""
         screen.print(f"{escape(example.picture.name)}: {escape(example.question)}{expected}")
     else:
-        pictures = len({e.picture.name for e in found.examples})
-        screen.print(f"{len(found.examples)} questions about {pictures} pictures")
+        media = len({e.picture.name for e in found.examples})
+        screen.print(
+            f"{len(found.examples)} questions about {media} {'clips' if found.video else 'pictures'}"
+        )
     screen.print()
     screen.print(_summary_table(found, single))
     for line in _notes(found):
         screen.print(line, style="dim", markup=False)
-    if not single:
+    if single:
+        _print_steps(found, 0, screen)
+    else:
         for index in telling(found, SHOWN):
             screen.print()
             _print_question(found, index, screen)
@@ -86,6 +91,8 @@ def _tokens(row: Summary) -> str:
     if row.before is None or row.after is None:
         return ""
     text = f"{row.before:.0f}" if row.method == NONE else f"{row.before:.0f} -> {row.after:.0f}"
+    if row.read is not None:
+        text += f" (a step reads {row.read:.0%})"
     if row.equivalent is not None and abs(row.equivalent - row.after) > 0.5:
         text += f" (mean {row.equivalent:.0f})"
     return text
@@ -157,4 +164,30 @@ def _print_question(found: Comparison, index: int, screen: Console) -> None:
             for label in keeps
         ]
         table.add_row(escape(method), *cells)
+    screen.print(table)
+    _print_steps(found, index, screen)
+
+
+def _print_steps(found: Comparison, index: int, screen: Console) -> None:
+    """Tokens kept of every temporal step of a clip, which is one frame or, on some models, several."""
+    rows = []
+    for setting in found.settings:
+        answer = found.answer(index, setting.method, setting.keep)
+        images = answer.report.images if answer is not None and answer.report is not None else []
+        counts = [count for image in images if image.kind == "video" for count in kept_by_step(image)]
+        if counts:
+            rows.append((setting, counts))
+    if not rows:
+        return
+    wide = max(len(str(count)) for _, counts in rows for count in counts)
+    table = Table(header_style="dim", pad_edge=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column("", min_width=10)
+    table.add_column("", justify="right")
+    table.add_column(f"kept of each of {max(len(counts) for _, counts in rows)} steps in time")
+    last = None
+    for setting, counts in rows:
+        name = "" if setting.method == last else escape(setting.method)
+        table.add_row(name, setting.label, " ".join(f"{count:{wide}d}" for count in counts))
+        last = setting.method
+    screen.print()
     screen.print(table)

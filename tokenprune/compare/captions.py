@@ -17,6 +17,12 @@ def good(answer: Answer) -> bool | None:
     return answer.agrees if answer.correct is None else answer.correct
 
 
+def reads(answer: Answer) -> str:
+    """What stands in place of token counts where nothing is dropped: how much a decode step reads; else ""."""
+    look = answer.report.fixation if answer.report is not None else None
+    return "" if look is None else f"a step reads {look.read_share:.0%}"
+
+
 def facts(comparison: Comparison, index: int) -> list[Fact]:
     """What an answer is to be compared with."""
     out: list[Fact] = []

@@ -74,6 +74,7 @@ def make_examples(images: Sequence[str], questions: Sequence[str]) -> tuple[list
     A file named by itself must be readable, else `InputError`; in a folder a bad one is left out, and only a folder
     without any good one is an error. Every picture is decoded once here, before a model is loaded.
     """
+
     def take(picture: Picture) -> Picture:
         picture.load()
         return picture

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..methods import method_class
 from ..tokens import ImageReport
 from ..viz import Cell, SheetRow, contact_sheet
-from .captions import caption_of, facts, good
+from .captions import caption_of, facts, good, reads
 from .clips import clip_page
 from .gazes import GIFS, draw_gazes
 from .result import Answer, Comparison
@@ -30,9 +30,7 @@ TITLE = "The same questions, read from fewer visual tokens"
 Tick = Callable[[int, int, str], None]
 
 
-def write_figures(
-    comparison: Comparison, folder: Path, *, tick: Tick | None = None
-) -> list[Path]:
+def write_figures(comparison: Comparison, folder: Path, *, tick: Tick | None = None) -> list[Path]:
     """Write `sheet.png` and `<method>.png` for every method into `folder`; returns their paths, the sheet first.
 
     A method of the decode stage drops nothing: its `<method>.png` is a film strip of where it looked, and for every
@@ -42,7 +40,7 @@ def write_figures(
     Pictures are reloaded for drawing; one example a picture is shown, with kinds of question that differ.
     """
     methods = list(dict.fromkeys(s.method for s in comparison.settings))
-    page = _clips if comparison.video else _page
+    page = clip_page if comparison.video else _page
     written: list[Path] = []
 
     def save(drawn: Image.Image, name: str) -> None:
@@ -65,14 +63,10 @@ def write_figures(
             stem = name if looks_only else f"{name}-gaze"  # a method may drop first and look later
             written += draw_gazes(comparison, own, telling(comparison, GIFS), folder, stem)
     except OSError as error:
-        raise InputError(f"{folder.name}: its pictures cannot be written ({error.strerror or error})") from error
+        raise InputError(
+            f"{folder.name}: its pictures cannot be written ({error.strerror or error})"
+        ) from error
     return written
-
-
-def _clips(
-    comparison: Comparison, settings: Sequence[Setting], examples: Sequence[int], _heat: bool
-) -> Image.Image:
-    return clip_page(comparison, settings, examples)
 
 
 def _for_sheet(settings: Sequence[Setting], methods: int) -> list[Setting]:
@@ -105,15 +99,17 @@ def telling(comparison: Comparison, most: int) -> list[int]:
 
 
 def _page(
-    comparison: Comparison, settings: Sequence[Setting], examples: Sequence[int], heat: bool
+    comparison: Comparison, settings: Sequence[Setting], examples: Sequence[int], whole: bool
 ) -> Image.Image:
     columns = [(s.method, f"keep {s.label}") for s in settings]
-    scored = _scored(comparison, settings, examples) if heat else None
+    scored = _scored(comparison, settings, examples) if whole else None
     if scored is not None:
         columns.append((scored.method, "scores, light is high"))
     rows = []
     for index in examples:
         example = comparison.examples[index]
+        picture = example.picture.load()
+        assert isinstance(picture, Image.Image)  # clips have pages of their own
         cells: list[Cell | None] = [_cell(comparison.answer(index, s.method, s.keep)) for s in settings]
         if scored is not None:
             report = _first(comparison.answer(index, scored.method, scored.keep))
@@ -122,7 +118,7 @@ def _page(
             )
         rows.append(
             SheetRow(
-                example.picture.load(),
+                picture,
                 example.question,
                 cells,
                 facts(comparison, index),
@@ -143,9 +139,7 @@ def _cell(answer: Answer | None) -> Cell | None:
     report = _first(answer)
     if answer is None or report is None:
         return None
-    look = answer.report.fixation if answer.report is not None else None
-    note = "" if look is None else f"none dropped, {look.read_share:.0%} read a step"
-    return Cell(report, answer.text, good(answer), note=note)
+    return Cell(report, answer.text, good(answer), note=reads(answer))
 
 
 def _first(answer: Answer | None) -> ImageReport | None:

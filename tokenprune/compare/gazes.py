@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..viz import GazePage, Gazing, View, gaze_strip, looks_of, save_gif
+from ..viz import GazePage, Gazing, View, gaze_strip, kept_by_step, looks_of, save_gif
 from ..viz.overlay import fit
 from .captions import caption_of, facts, good
 from .clips import videos, views_of
@@ -66,7 +66,7 @@ def _story(comparison: Comparison, index: int, answer: Answer) -> Gazing:
     box, reports = comparison.boxes[index], videos(answer)
     if isinstance(example.picture, Film):
         frames, _ = views_of(example.picture.clip, reports)
-        where = [(place, t) for place, r in enumerate(reports) for t in range(r.grid[0] if r.grid else 1)]
+        where = [(place, t) for place, r in enumerate(reports) for t in range(len(kept_by_step(r)))]
         views = [
             View(_held(own[0]), reports[place], place, t, box)
             for own, (place, t) in zip(frames, where, strict=True)

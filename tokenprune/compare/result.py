@@ -43,7 +43,9 @@ class Answer:
     agrees: bool | None = None  # with the unpruned answer
     correct: bool | None = None  # None where no answer is expected
     report: PruneReport | None = None
-    written: list[str] = field(default_factory=list)  # the text after 1, 2, ... tokens, where a gaze was followed
+    written: list[str] = field(
+        default_factory=list
+    )  # the text after 1, 2, ... tokens, where a gaze was followed
     error: str | None = None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from ..bench.generation import DECODED, Times, time_generation
 from ..bench.machine import machine, versions
 from ..bench.timer import Ratio, abba, clock_for, quiet

@@ -24,6 +24,8 @@ FRAMES = 120
 """Steps of one animation; of more, so many evenly chosen ones."""
 WIDTH, SIDE = 1120, 460  # most pixels of a page across, and of a picture's longer edge
 STEP_MS, LAST_MS = 450, 2500
+NEAR = 5
+"""Levels: PIL looks colours of a palette up by the upper six bits."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,13 @@ class GazePage:
             draw.rectangle((left, top, right - 1, bottom - 1), outline=palette.RULE)
             after = write(draw, (left, self.under + self.small * 0.5), f"layer {layer}", self.small)
             count = shorten(self._count(look, layer), self.small, right - after - self.small / 2)
-            write(draw, (after + self.small / 2, self.under + self.small * 0.5), count, self.small, palette.FAINT)
+            write(
+                draw,
+                (after + self.small / 2, self.under + self.small * 0.5),
+                count,
+                self.small,
+                palette.FAINT,
+            )
         self._progress(draw, place)
         room = self.width - 2 * self.margin
         in_the_making(draw, (self.margin, self.written + self.em * 0.8), look, self.em, room, self.lines)
@@ -183,8 +191,9 @@ def _palette(page: GazePage) -> Image.Image:
     sample = Image.new("RGB", (both[0].width, 2 * both[0].height))
     for place, drawn in enumerate(both):
         sample.paste(drawn, (0, place * drawn.height))
-    rest = sample.quantize(256 - len(fixed)).getpalette() or []
-    colours = [value for colour in fixed for value in colour] + rest[: 3 * (256 - len(fixed))]
+    found = np.array(sample.quantize(256 - len(fixed)).getpalette()).reshape(-1, 3)
+    # Next to one of the page's own colours a second one would be taken for it now and then: paper would turn grey.
+    apart = np.abs(found[:, None] - np.array(fixed)[None]).max(-1).min(-1) > NEAR
     out = Image.new("P", (1, 1))
-    out.putpalette(colours)
+    out.putpalette(np.concatenate([np.array(fixed), found[apart]]).flatten().tolist())
     return out

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from os.path import commonprefix
+from itertools import pairwise, takewhile
 from typing import TypeVar
 
 import numpy as np
@@ -25,7 +25,9 @@ class Look:
     """One decode step."""
 
     step: int  # as the report counts them, from 0
-    chosen: dict[int, list[list[int]]]  # focal layer -> per image of the row, ascending indices of its own tokens
+    chosen: dict[
+        int, list[list[int]]
+    ]  # focal layer -> per image of the row, ascending indices of its own tokens
     before: str = ""  # the answer so far
     after: str = ""  # with what this step wrote
     ends: bool = False  # it wrote the end token
@@ -33,7 +35,8 @@ class Look:
     @property
     def piece(self) -> str:
         """What this step wrote, as far as it shows."""
-        return self.after[len(commonprefix([self.before, self.after])) :]
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(self.before, self.after, strict=False))
+        return self.after[sum(1 for _ in same) :]
 
 
 def looks_of(report: PruneReport, written: Sequence[str] = (), row: int = 0) -> list[Look]:
@@ -49,12 +52,14 @@ def looks_of(report: PruneReport, written: Sequence[str] = (), row: int = 0) -> 
     sizes = [image.before for image in report.images if image.row == row]
     start = fixation.visual[row] - sum(sizes)  # those before belong to earlier turns
     if start < 0:
-        raise InputError(f"row {row}: {sum(sizes)} visual tokens in its images, {fixation.visual[row]} in its steps")
+        raise InputError(
+            f"row {row}: {sum(sizes)} visual tokens in its images, {fixation.visual[row]} in its steps"
+        )
     bounds = start + np.cumsum([0, *sizes])
     steps: dict[int, dict[int, list[list[int]]]] = {}
     for step, layer, rows in fixation.choices:
         indices = np.asarray(rows[row], dtype=np.int64)
-        own = [indices[(indices >= a) & (indices < b)] - a for a, b in zip(bounds, bounds[1:], strict=False)]
+        own = [indices[(indices >= a) & (indices < b)] - a for a, b in pairwise(bounds)]
         steps.setdefault(step, {})[layer] = [part.tolist() for part in own]
     texts = ["", *written]
     return [

@@ -122,7 +122,11 @@ class _Stills:
             line += self.step
         line += self.step // 2
         story = band.story
-        read = {len([i for own in look.chosen.get(layer, []) for i in own]) for look in story.looks for layer in look.chosen}
+        read = {
+            len([i for own in look.chosen.get(layer, []) for i in own])
+            for look in story.looks
+            for layer in look.chosen
+        }
         least, most = min(read), max(read)
         span = f"{most}" if least == most else f"{least} to {most}"
         told = [

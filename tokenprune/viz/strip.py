@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from PIL import Image, ImageDraw
 
@@ -17,6 +18,8 @@ from .cells import kept_by_step
 from .lettering import shorten, width, wrap, write
 from .overlay import Box, fit, overlay
 from .sheet import SCALE, Fact, write_answer, write_facts, write_title
+
+T = TypeVar("T")
 
 LINE = 24
 """Steps side by side; a longer clip goes on in a line below."""
@@ -64,7 +67,7 @@ class Reel:
     box: Box | None = None  # the share of the frames that is read, see `overlay`
 
 
-def steps_of(frames: Sequence[Image.Image], steps: int) -> list[list[Image.Image]]:
+def steps_of(frames: Sequence[T], steps: int) -> list[list[T]]:
     """The frames of each of `steps` temporal steps: consecutive ones, equally many, the last step what is left.
 
     That is how patches of several frames are cut: 5 frames in steps of 2 are 3 steps, of which the last has one.
