@@ -1,4 +1,4 @@
-"""Fill README.md's marked blocks and write docs/results.md, from registry and results: `python tools/readme.py [--check]`."""
+"""Fill README.md and write docs/results.md from the registry and results/: `python tools/readme.py [--check]`."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def documents(split: str = "test", n: int = 300, seed: int = 0) -> Suite:
 
     samples = _samples(zoo.suite(split, n, seed), lambda s: s.image, lambda s: s.id)
     return make_suite(
-        "documents", samples, metric="anls", max_new_tokens=112, also=("exact", "cer", "edit"),
+        "documents", samples, metric="anls", max_new_tokens=88, also=("exact", "cer", "edit"),
         about=_about(split, n, seed),
     )  # fmt: skip
 
