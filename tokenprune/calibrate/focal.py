@@ -18,7 +18,9 @@ from PIL import Image
 from ..bench.machine import versions
 from ..chat import Chat
 from ..errors import BudgetError, InputError, MissingExtraError, TokenPruneError, UnsupportedModelError
-from ..eval.suite import BUILT_IN, Drawn, Sample, Suite, load_suite, make_suite
+from ..eval.procedural import BUILT_IN
+from ..eval.sources import load_suite
+from ..eval.suite import Suite
 from ..hooks.parts import find_parts
 from ..methods.fixation import Fixation
 from ..recipe import Recipe
@@ -97,24 +99,9 @@ class FocalSearch:
 
 def calibration_suite(name: str, samples: int) -> Suite:
     """A suite by its name, file or folder; of the procedural ones never a sample of their test or held-out split."""
-    options: dict[str, Any] = {
-        "split": "train",
-        "n": 3 * samples,
-    }  # some pictures repeat, some cannot be read
-    if name in BUILT_IN:
-        return load_suite({"name": name, **options})
-    return _documents(**options) if name == "documents" else load_suite(name)
-
-
-def _documents(split: str, n: int, seed: int = 0) -> Suite:
-    """Drawn pages of `tokenprune.zoo`."""
-    from ..zoo import documents
-
-    samples = [
-        Sample(s.id, s.question, (s.answer,), Drawn(s.id, lambda s=s: s.image), s.id.split("-")[0], s.kind)
-        for s in documents.suite(split, n, seed)
-    ]
-    return make_suite("documents", samples, about={"split": split, "n": n, "seed": seed})
+    if name in BUILT_IN:  # three times as many, as some pictures repeat
+        return load_suite({"name": name, "split": "train", "n": 3 * samples})
+    return load_suite(name)
 
 
 def focal_search(
