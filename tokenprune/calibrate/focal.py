@@ -20,7 +20,7 @@ from ..chat import Chat
 from ..errors import BudgetError, InputError, MissingExtraError, TokenPruneError, UnsupportedModelError
 from ..eval.procedural import BUILT_IN
 from ..eval.sources import load_suite
-from ..eval.suite import Suite
+from ..eval.suite import Sample, Suite
 from ..hooks.parts import find_parts
 from ..methods.fixation import Fixation
 from ..recipe import Recipe
