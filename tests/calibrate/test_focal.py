@@ -16,7 +16,7 @@ from tokenprune.errors import BudgetError, InputError, TokenPruneError
 from tokenprune.eval import load_suite
 from tokenprune.recipe import load_recipe
 from tokenprune.zoo import documents
-from tokenprune.zoo.pages import is_test_page
+from tokenprune.zoo.splits import is_test
 from tokenprune.zoo.vocabulary import HELD_OUT_WORDS
 
 QUICK = {"keep": 0.1, "k_min": 1, "steps": 5, "batch": 2}
@@ -43,7 +43,7 @@ def test_the_pages_are_never_those_that_are_tested():
     assert [s.id for s in suite.samples] == sorted(p.id for p in pages)
     assert len({s.group for s in suite.samples}) == 36
     assert suite.samples[0].picture.load().size == {p.id: p for p in pages}[suite.samples[0].id].image.size
-    assert not any(is_test_page(p.page) for p in pages)
+    assert not any(is_test(p.page) for p in pages)
     words = {w for p in pages for w in p.page.text.split()}
     assert words and not words & set(HELD_OUT_WORDS)
     tested = {p.page.key() for split in ("test", "held_out") for p in documents.suite(split, 60, 0)}

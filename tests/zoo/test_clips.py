@@ -11,7 +11,8 @@ import pytest
 
 from tokenprune.zoo import clips
 from tokenprune.zoo.drawing import UNSURE
-from tokenprune.zoo.motion import FRAMES, PLOTS, RATE, SIDE, draw_clip, is_test_clip
+from tokenprune.zoo.motion import FRAMES, PLOTS, RATE, SIDE, draw_clip
+from tokenprune.zoo.splits import is_test
 from tokenprune.zoo.vocabulary import COLOURS, HELD_OUT_PAIRS, HELD_OUT_WORDS, SHAPES
 
 
@@ -41,10 +42,10 @@ def test_clips_have_sixteen_frames_of_64_tokens(samples):
 def test_test_clips_are_never_drawn_in_training(samples):
     from tokenprune.zoo.training.cells import training_clip
 
-    assert all(is_test_clip(sample.clip) for sample in samples)
-    assert not any(is_test_clip(sample.clip) for sample in clips.suite("train", 35))
+    assert all(is_test(sample.clip) for sample in samples)
+    assert not any(is_test(sample.clip) for sample in clips.suite("train", 35))
     rng = random.Random(1)
-    assert not any(is_test_clip(training_clip(rng)) for _ in range(200))
+    assert not any(is_test(training_clip(rng)) for _ in range(200))
 
 
 def test_training_and_test_never_show_what_is_held_out(samples):

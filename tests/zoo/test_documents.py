@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tokenprune.zoo import documents
-from tokenprune.zoo.pages import CELL, CHARACTERS, FACES, KINDS, LENGTH, TOKENS, draw_page, is_test_page
+from tokenprune.zoo.pages import CELL, CHARACTERS, FACES, KINDS, LENGTH, TOKENS, draw_page
+from tokenprune.zoo.splits import is_test
 from tokenprune.zoo.typesetting import (
     FIELDS,
     FILES,
@@ -63,10 +64,10 @@ def test_margins_are_cropped(drawn):
 def test_test_pages_are_never_drawn_in_training(samples):
     from tokenprune.zoo.training.cells import training_page
 
-    assert all(is_test_page(sample.page) for sample in samples)
-    assert not any(is_test_page(sample.page) for sample in documents.suite("train", 100))
+    assert all(is_test(sample.page) for sample in samples)
+    assert not any(is_test(sample.page) for sample in documents.suite("train", 100))
     rng = random.Random(1)
-    assert not any(is_test_page(training_page(rng, 4, 12)) for _ in range(200))
+    assert not any(is_test(training_page(rng, 4, 12)) for _ in range(200))
 
 
 def test_held_out_words_are_new():

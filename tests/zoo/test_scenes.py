@@ -11,8 +11,9 @@ import pytest
 
 from tokenprune.zoo import scenes
 from tokenprune.zoo.drawing import GRID, UNSURE, label_patches, render
-from tokenprune.zoo.layout import PATCH, SIDE, Scene, Thing, Word, draw_scene, is_test_scene
+from tokenprune.zoo.layout import PATCH, SIDE, Scene, Thing, Word, draw_scene
 from tokenprune.zoo.questions import CLOSED, KINDS, TRAINING_KINDS, ask
+from tokenprune.zoo.splits import is_test
 from tokenprune.zoo.vocabulary import (
     COLOURS,
     HELD_OUT_PAIRS,
@@ -63,7 +64,7 @@ def test_pictures_are_224_pixels_of_colour(test_suite):
 
 
 def test_test_scenes_never_occur_in_training(test_suite):
-    assert all(is_test_scene(sample.scene) for sample in test_suite)
+    assert all(is_test(sample.scene) for sample in test_suite)
     trained = {sample.scene.key() for sample in scenes.suite("train", 450, 3)}
     assert not trained & {sample.scene.key() for sample in test_suite}
 

@@ -12,8 +12,9 @@ import random
 from pathlib import Path
 
 from .drawing import render
-from .layout import Scene, draw_scene, is_test_scene
+from .layout import Scene, draw_scene
 from .questions import KINDS, Question, ask
+from .splits import is_test
 
 PICTURES = 5
 ASKED = 3
@@ -24,7 +25,7 @@ def _rich_scene(rng: random.Random) -> tuple[Scene, dict[str, list[Question]]]:
     """A test scene of at least six things and a word that every kind of question can be asked about."""
     while True:
         scene = draw_scene(rng, "test")
-        if len(scene.things) >= 6 and scene.word and is_test_scene(scene):
+        if len(scene.things) >= 6 and scene.word and is_test(scene):
             pools = {kind: [q for q in ask(scene, kind, rng) if not q.held_out] for kind in KINDS}
             pools["count"] = [q for q in pools["count"] if int(q.answer) >= 2]
             pools["exist"] = [q for q in pools["exist"] if q.answer == "yes"]

@@ -11,19 +11,20 @@ pairs and words that training never showed.
 from __future__ import annotations
 
 import functools
-import hashlib
 import random
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from . import suites
 from .drawing import SCALE, _background, _glyph, _stamp
-from .layout import LETTER, SPLITS, Box
-from .motion import FRAMES, RATE, SIDE, WAYS, Clip, draw_clip, is_test_clip
+from .layout import LETTER, Box
+from .motion import FRAMES, RATE, SIDE, WAYS, Clip, draw_clip
 from .questions import Question
+from .splits import belongs
+from .suites import Quota
 from .vocabulary import COLOURS
 
 #: Kind of question -> the plot it is asked about.
@@ -126,19 +127,13 @@ def _render(clip: Clip) -> tuple[Image.Image, ...]:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(suites.Sample):
     """One question about one clip.
 
     `boxes`: what has to be seen, (left, top, right, bottom) in pixels of the frame in which it first shows; empty
     where nothing of the kind is there ("no").
     """
 
-    id: str
-    question: str
-    answer: str
-    kind: str
-    boxes: tuple[Box, ...]
-    split: str
     clip: Clip
 
     @property
@@ -160,57 +155,32 @@ class Sample:
         """The frame in the middle, for those who want one picture."""
         return _render(self.clip)[FRAMES // 2].copy()
 
-    @property
-    def box(self) -> Box | None:
-        return self.boxes[0] if self.boxes else None
-
-
-def _fits(clip: Clip, question: Question, split: str) -> bool:
-    if split == "held_out":
-        return question.held_out
-    return is_test_clip(clip) == (split == "test")
-
 
 def suite(split: str = "test", n: int = 280, seed: int = 0) -> list[Sample]:
     """`n` questions of `split`, equally many of each kind, closed answers evenly spread, each about its own clip.
 
     The same (split, n, seed) gives the same suite everywhere.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}")
-    rng = random.Random(f"clips/{split}/{n}/{seed}")
-    used: dict[str, Counter[str]] = defaultdict(Counter)
-    share = {kind: n // len(KINDS) + (i < n % len(KINDS)) for i, kind in enumerate(KINDS)}
-    samples, seen = [], set()
+    rng = suites.generator(split, n, seed, "clips/")
+    quota, samples, seen = Quota(n, KINDS, CLOSED), [], set()
     for number in range(n):
         kind = KINDS[number % len(KINDS)]
         while True:
             clip = draw_clip(rng, split, PLOT_OF[kind])
             question = ask(clip, rng)
-            most = -(-share[kind] // CLOSED[kind]) if kind in CLOSED else n
-            fresh = clip.key() not in seen and used[kind][question.answer] < most
-            if fresh and _fits(clip, question, split):
+            fits = belongs(clip, split) and (question.held_out or split != "held_out")
+            if fits and clip.key() not in seen and quota.has_room(kind, question.answer):
                 break
-        used[kind][question.answer] += 1
+        quota.take(kind, question.answer)
         seen.add(clip.key())
         name = f"{clip.key()}-{kind}"
         samples.append(Sample(name, question.text, question.answer, kind, question.boxes, split, clip))
     return samples
 
 
-def suite_hash(samples: Sequence[Sample]) -> str:
-    """Sixteen hex digits of what is asked and where; tables that quote a suite quote this."""
-    lines = [f"{s.id}|{s.question}|{s.answer}|{s.boxes}" for s in samples]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+suite_hash = suites.suite_hash
 
 
 def majority(samples: Sequence[Sample]) -> dict[str, float]:
     """Kind -> share of its most frequent answer: what answering without looking can reach."""
-    answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for sample in samples:
-        answers[sample.kind][sample.answer] += 1
-    return {
-        kind: max(answers[kind].values()) / sum(answers[kind].values()) for kind in KINDS if kind in answers
-    }
+    return suites.majority(samples, KINDS)

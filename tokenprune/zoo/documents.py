@@ -12,18 +12,16 @@ line, by number) and `value` (what stands beside a key). `test` holds pages that
 from __future__ import annotations
 
 import functools
-import hashlib
-import random
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
-from .layout import SPLITS
+from . import suites
 from .pages import KINDS as PAGE_KINDS
-from .pages import Box, Page, draw_page, is_test_page
+from .pages import Page, draw_page
 from .questions import Question
+from .splits import belongs
 from .typesetting import render
 
 KINDS = ("page", "line", "value")
@@ -36,29 +34,19 @@ def _render(page: Page) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(suites.Sample):
     """One question about one page.
 
     `boxes`: what has to be read to answer, (left, top, right, bottom) in pixels of the picture. Samples of one page
     share the part of `id` before the dash.
     """
 
-    id: str
-    question: str
-    answer: str
-    kind: str
-    boxes: tuple[Box, ...]
-    split: str
     page: Page
 
     @property
     def image(self) -> Image.Image:
         """The picture, RGB, 16 x 16 pixels a visual token; drawn when asked for."""
         return _render(self.page).copy()
-
-    @property
-    def box(self) -> Box | None:
-        return self.boxes[0] if self.boxes else None
 
 
 def ask(page: Page, kind: str) -> list[Question]:
@@ -81,20 +69,12 @@ def ask(page: Page, kind: str) -> list[Question]:
     raise KeyError(kind)
 
 
-def _fits(page: Page, split: str) -> bool:
-    return split == "held_out" or is_test_page(page) == (split == "test")
-
-
 def suite(split: str = "test", n: int = 300, seed: int = 0) -> list[Sample]:
     """`n` questions of `split`: 40 % whole pages, 30 % lines, 30 % values, no two about the same page.
 
     The same (split, n, seed) gives the same suite everywhere.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}")
-    rng = random.Random(f"documents/{split}/{n}/{seed}")
+    rng = suites.generator(split, n, seed, "documents/")
     wanted: list[str] = []
     for kind, share in SHARES.items():
         wanted += [kind] * round(share * n)
@@ -105,7 +85,7 @@ def suite(split: str = "test", n: int = 300, seed: int = 0) -> list[Sample]:
         while True:
             page = draw_page(rng, split, kind=PAGE_KINDS[number % 4] if kind != "value" else None)
             questions = ask(page, kind)
-            if questions and _fits(page, split) and page.key() not in seen:
+            if questions and belongs(page, split) and page.key() not in seen:
                 break
         seen.add(page.key())
         question = rng.choice(questions)
@@ -114,20 +94,12 @@ def suite(split: str = "test", n: int = 300, seed: int = 0) -> list[Sample]:
     return samples
 
 
-def suite_hash(samples: Sequence[Sample]) -> str:
-    """Sixteen hex digits of what is asked and where; tables that quote a suite quote this."""
-    lines = [f"{s.id}|{s.question}|{s.answer}|{s.boxes}" for s in samples]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+suite_hash = suites.suite_hash
 
 
 def majority(samples: Sequence[Sample]) -> dict[str, float]:
     """Kind -> share of its most frequent answer: what answering without looking can reach."""
-    answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for sample in samples:
-        answers[sample.kind][sample.answer] += 1
-    return {
-        kind: max(answers[kind].values()) / sum(answers[kind].values()) for kind in KINDS if kind in answers
-    }
+    return suites.majority(samples, KINDS)
 
 
 def edit_distance(a: str, b: str) -> int:

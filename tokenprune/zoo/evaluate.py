@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import clips, documents, scenes
-from .scenes import SPLITS
+from .splits import SPLITS
 
 SUITES = {"scenes": scenes, "documents": documents, "clips": clips}
 

@@ -10,18 +10,17 @@ picture that can be answered from a few random tokens would not tell a good prun
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from dataclasses import dataclass, field
 
+from .splits import check_split, digest
 from .vocabulary import COLOURS, HELD_OUT_PAIRS, HELD_OUT_WORDS, LETTERS, SHAPES, SIZES, TRAIN_WORDS
 
 SIDE = 224  # pixels
 PATCH = 16  # pixels
 LETTER = 16  # pixels from one letter to the next
 GAP = 5  # least pixels between the boxes of two things
-SPLITS = ("train", "test", "held_out")
 
 Box = tuple[int, int, int, int]
 """(left, top, right, bottom) in pixels, right and bottom exclusive."""
@@ -75,7 +74,7 @@ class Scene:
     def key(self) -> str:
         """Sixteen hex digits of the content, blind to paint and to the order of the things."""
         content = (sorted(map(repr, self.things)), repr(self.word))
-        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+        return digest(repr(content))
 
 
 def _apart(a: Box, b: Box, gap: int) -> bool:
@@ -172,8 +171,7 @@ def draw_scene(rng: random.Random, split: str = "train", window: Box = (0, 0, SI
 
     `window`, on patch borders, confines it to a part of the picture: the first lessons are small and crowded.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
+    check_split(split)
     while True:
         word = _place_word(rng, _draw_text(rng, split), window) if rng.random() < 0.6 else None
         taken = [word.box] if word else []
@@ -186,8 +184,3 @@ def draw_scene(rng: random.Random, split: str = "train", window: Box = (0, 0, SI
         new = any(thing.pair in HELD_OUT_PAIRS for thing in things) or word is not None
         if len(things) >= 3 and (split != "held_out" or new):
             return Scene(tuple(things), word, rng.randrange(2**31))
-
-
-def is_test_scene(scene: Scene) -> bool:
-    """One scene in sixteen, by its key, belongs to the test side; training skips it, `test` takes only it."""
-    return scene.key().startswith("0")

@@ -6,13 +6,13 @@ two make one time step of `tiny-qwen`, so a clip is 8 x 64 visual tokens. Cuts, 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .layout import SPLITS, Thing, _draw_pair, _draw_text
+from .layout import Thing, _draw_pair, _draw_text
+from .splits import check_split, digest
 from .vocabulary import COLOURS, HELD_OUT_PAIRS
 
 FRAMES = 16
@@ -78,12 +78,7 @@ class Clip:
     def key(self) -> str:
         """Sixteen hex digits of the content, blind to paint."""
         content = (self.plot, self.actors, self.word, self.cut, self.way)
-        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
-
-
-def is_test_clip(clip: Clip) -> bool:
-    """One clip in sixteen, by its key, belongs to the test side; training skips it, `test` takes only it."""
-    return clip.key().startswith("0")
+        return digest(repr(content))
 
 
 class _Stage:
@@ -218,8 +213,7 @@ _PLOTS: dict[str, Callable[[_Stage], dict]] = {
 
 def draw_clip(rng: random.Random, split: str = "train", plot: str | None = None) -> Clip:
     """One random clip of `split`; a third each pans or fades."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
+    check_split(split)
     plot = plot or rng.choice(PLOTS)
     parts = _PLOTS[plot](_Stage(rng, split))
     pan = (rng.choice((-1, 1)), rng.choice((-1, 0, 1))) if rng.random() < 0.3 else (0, 0)

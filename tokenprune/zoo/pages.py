@@ -7,12 +7,12 @@ As with scenes, the description alone decides everything, so its hash (`Page.key
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .layout import SPLITS
+from .layout import Box
+from .splits import check_split, digest
 from .vocabulary import HELD_OUT_WORDS, LETTERS, TRAIN_WORDS
 
 CELL = 16  # pixels
@@ -23,8 +23,6 @@ MOST_ROWS, MOST_COLUMNS = 16, 22
 
 FACES = ("sans", "sans bold", "mono", "mono bold", "serif", "serif bold", "pillow")
 KINDS = ("lines", "columns", "table", "receipt")
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,7 @@ class Page:
     def key(self) -> str:
         """Sixteen hex digits of what the page says and where, blind to typefaces and paint."""
         content = [(p.text, p.row, p.column) for line in self.lines for p in line]
-        return hashlib.sha256(repr((self.rows, self.columns, content)).encode()).hexdigest()[:16]
-
-
-def is_test_page(page: Page) -> bool:
-    """One page in sixteen, by its key, belongs to the test side; training skips it, `test` takes only it."""
-    return page.key().startswith("0")
+        return digest(repr((self.rows, self.columns, content)))
 
 
 def draw_word(rng: random.Random, split: str, most: int = 5) -> str:
@@ -297,8 +290,7 @@ def draw_page(
 
     A page that chooses its grid is one of the suites: 100 to 300 cells, 20 to 80 characters.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
+    check_split(split)
     while True:
         if rows is not None and columns is not None:
             free, height, width = False, rows, columns

@@ -22,8 +22,9 @@ from .. import motion, typesetting
 from ..build_qwen import CELL, FRAMES, MERGE, PATCH, qwen_config, start_vision
 from ..drawing import UNSURE, label_patches, render
 from ..layout import Box, Scene, Word
-from ..motion import Clip, draw_clip, is_test_clip
-from ..pages import Page, draw_page, is_test_page
+from ..motion import Clip, draw_clip
+from ..pages import Page, draw_page
+from ..splits import for_training
 from ..vocabulary import COLOURS, SHAPES, SIZES
 from . import common
 from .tower import MEAN, STD, random_window, training_scene
@@ -89,18 +90,12 @@ def stack_labels(labels: list[dict[str, np.ndarray]]) -> Labels:
 
 def training_page(rng: random.Random, rows: int, columns: int, most: int = 80) -> Page:
     """A page that the test split can never draw."""
-    while True:
-        page = draw_page(rng, "train", rows, columns, most=most)
-        if not is_test_page(page):
-            return page
+    return for_training(lambda: draw_page(rng, "train", rows, columns, most=most))
 
 
 def training_clip(rng: random.Random) -> Clip:
     """A clip that the test split can never draw."""
-    while True:
-        clip = draw_clip(rng)
-        if not is_test_clip(clip):
-            return clip
+    return for_training(lambda: draw_clip(rng))
 
 
 def patches(pictures: list[Image.Image]) -> torch.Tensor:

@@ -20,7 +20,8 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from ..drawing import GRID, UNSURE, PatchLabels, label_patches, render
-from ..layout import PATCH, SIDE, Box, Scene, draw_scene, is_test_scene
+from ..layout import PATCH, SIDE, Box, Scene, draw_scene
+from ..splits import for_training
 from ..vocabulary import COLOURS, LETTERS, SHAPES, SIZES
 from . import common
 
@@ -62,10 +63,7 @@ def cells(window: Box) -> torch.Tensor:
 
 def training_scene(rng: random.Random, window: Box = WHOLE) -> Scene:
     """A scene that the test split can never draw."""
-    while True:
-        scene = draw_scene(rng, "train", window)
-        if not is_test_scene(scene):
-            return scene
+    return for_training(lambda: draw_scene(rng, "train", window))
 
 
 def pixels(scene: Scene, window: Box = WHOLE) -> np.ndarray:
