@@ -19,13 +19,12 @@ import numpy as np
 from PIL import Image
 
 from . import suites
-from .drawing import SCALE, _background, _glyph, _stamp
+from .drawing import background, jitter, put, write
 from .layout import LETTER, Box
 from .motion import FRAMES, RATE, SIDE, WAYS, Clip, draw_clip
 from .questions import Question
 from .splits import belongs
 from .suites import Quota
-from .vocabulary import COLOURS
 
 #: Kind of question -> the plot it is asked about.
 PLOT_OF = {
@@ -86,7 +85,7 @@ def ask(clip: Clip, rng: random.Random) -> Question:
 def _ground(rng: random.Random, clip: Clip) -> tuple[np.ndarray, int]:
     reach = max(map(abs, clip.pan)) * FRAMES
     side = -(-(SIDE + 2 * reach) // 32) * 32
-    image, level = _background(rng, side, side)
+    image, level = background(rng, side, side)
     return np.asarray(image), level
 
 
@@ -95,7 +94,7 @@ def render(clip: Clip) -> list[Image.Image]:
     rng = random.Random(clip.paint)
     noise = np.random.RandomState(rng.randrange(2**31))  # this generator's stream is frozen by numpy
     grounds = [_ground(rng, clip) for _ in range(2 if clip.cut else 1)]
-    jitter = [[rng.randint(-12, 12) for _ in range(3)] for _ in clip.actors]
+    shifts = [jitter(rng) for _ in clip.actors]
     frames = []
     for number in range(FRAMES):
         ground, level = grounds[-1 if clip.cut and number >= clip.cut else 0]
@@ -103,17 +102,12 @@ def render(clip: Clip) -> list[Image.Image]:
         left, top = (middle + (number - FRAMES // 2) * step for step in clip.pan)
         left, top = (max(0, min(len(ground) - SIDE, v)) for v in (left, top))
         frame = Image.fromarray(ground[top : top + SIDE, left : left + SIDE].copy())
-        for actor, shift in zip(clip.actors, jitter):
+        for actor, shift in zip(clip.actors, shifts):
             thing = actor.at(number)
             if thing is not None:
-                colour = tuple(max(0, min(255, c + d)) for c, d in zip(COLOURS[thing.colour], shift))
-                frame.paste(colour, thing.box[:2], _stamp(thing.shape, thing.radius).reduce(SCALE))
-        if text := clip.text(number):
-            ink = 245 if level < 118 else 12
-            assert clip.word is not None
-            for k, letter in enumerate(text):
-                corner = (clip.word[1] + k * LETTER, clip.word[2])
-                frame.paste((ink, ink, ink), corner, _glyph(letter).reduce(SCALE))
+                put(frame, thing, shift)
+        if clip.word:
+            write(frame, clip.text(number), *clip.word[1:3], level)
         share = {"in": min(1.0, 0.4 + 0.15 * number), "out": min(1.0, 0.4 + 0.15 * (FRAMES - 1 - number))}
         light = share.get(clip.fade, 1.0)
         pixels = np.asarray(frame, np.float32) * light + noise.randint(-5, 6, (SIDE, SIDE, 1))

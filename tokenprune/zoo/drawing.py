@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +82,7 @@ def _glyph(letter: str) -> Image.Image:
     return mask
 
 
-def _background(rng: random.Random, width: int, height: int) -> tuple[Image.Image, int]:
+def background(rng: random.Random, width: int, height: int) -> tuple[Image.Image, int]:
     """A blotchy grey ground with a few faint scratches, and its mean grey level (0..255)."""
     noise = np.random.RandomState(rng.randrange(2**31))  # this generator's stream is frozen by numpy
     level = rng.randint(70, 165)
@@ -97,20 +98,34 @@ def _background(rng: random.Random, width: int, height: int) -> tuple[Image.Imag
     return image.convert("RGB"), level
 
 
+def jitter(rng: random.Random) -> list[int]:
+    """How far the paint of one thing is off its colour, red, green and blue."""
+    return [rng.randint(-12, 12) for _ in range(3)]
+
+
+def put(image: Image.Image, thing: Thing, shift: Sequence[int], corner: tuple[int, int] = (0, 0)) -> None:
+    """Paint a thing, its colour off by `shift`, on a picture whose top left pixel is `corner` of the scene."""
+    colour = tuple(max(0, min(255, c + d)) for c, d in zip(COLOURS[thing.colour], shift))
+    left, top, _, _ = thing.box
+    image.paste(colour, (left - corner[0], top - corner[1]), _stamp(thing.shape, thing.radius).reduce(SCALE))
+
+
+def write(image: Image.Image, text: str, x: int, y: int, level: int) -> None:
+    """Spell capitals from (x, y), the top left corner of the first, in light ink where the ground's `level` is dark."""
+    ink = 245 if level < 118 else 12
+    for k, letter in enumerate(text):
+        image.paste((ink, ink, ink), (x + k * LETTER, y), _glyph(letter).reduce(SCALE))
+
+
 def render(scene: Scene, window: Box = (0, 0, SIDE, SIDE)) -> Image.Image:
     """The scene as an RGB picture of 224 x 224 pixels, or the part of it inside `window`."""
     rng = random.Random(scene.paint)
     x0, y0, x1, y1 = window
-    image, level = _background(rng, x1 - x0, y1 - y0)
+    image, level = background(rng, x1 - x0, y1 - y0)
     for thing in scene.things:
-        colour = tuple(max(0, min(255, c + rng.randint(-12, 12))) for c in COLOURS[thing.colour])
-        left, top, _, _ = thing.box
-        image.paste(colour, (left - x0, top - y0), _stamp(thing.shape, thing.radius).reduce(SCALE))
+        put(image, thing, jitter(rng), (x0, y0))
     if scene.word:
-        ink = 245 if level < 118 else 12
-        for k, letter in enumerate(scene.word.text):
-            corner = (scene.word.x + k * LETTER - x0, scene.word.y - y0)
-            image.paste((ink, ink, ink), corner, _glyph(letter).reduce(SCALE))
+        write(image, scene.word.text, scene.word.x - x0, scene.word.y - y0, level)
     return image
 
 
