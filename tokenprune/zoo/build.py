@@ -1,15 +1,11 @@
-"""The parts of `tiny-llava` before any training: configuration, vocabulary, processor, prompt.
-
-The tokenizer knows whole domain words (" red", " circle"), the plural as a token of its own, so that
-"circles" shares the embedding of " circle", and single capitals, which spell what is written in a picture.
-"""
+"""The parts of `tiny-llava` before any training: configuration, vocabulary, processor, prompt."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, normalizers, processors
 from torch import nn
 from transformers import (
     CLIPVisionConfig,
@@ -21,18 +17,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from .vocabulary import COLOURS, LETTERS, SHAPES, SIZES
+from .tokenizing import UNKNOWN, WORDS, spelling, word_level, wrapped
+from .vocabulary import LETTERS
+from .weights import start_language, write_folder
 
-SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
+SPECIAL = ("<pad>", "<s>", "</s>", UNKNOWN, "<image>")
 ROLES = ("USER:", "ASSISTANT:")
-NOUNS = (*SHAPES, "object", "thing", "word", "letter", "shape", "colour", "size", "picture")
-WORDS = (
-    *COLOURS, *NOUNS, *SIZES, "what", "where", "which", "how", "many", "much", "is", "are", "there", "the", "a",
-    "an", "of", "to", "in", "on", "at", "any", "all", "and", "or", "not", "it", "this", "that", "do", "does",
-    "you", "see", "say", "says", "read", "written", "seen", "left", "right", "top", "bottom", "centre", "above",
-    "below", "under", "over", "beside", "near", "nearest", "closest", "next", "between", "same", "as", "yes",
-    "no", "one", "two", "three", "four", "five", "six", "other", "only", "with", "image", "scene", "here",
-)  # fmt: skip
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -99,40 +89,25 @@ def _vocabulary() -> dict[str, int]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    core = Tokenizer(models.WordLevel(_vocabulary(), unk_token="<unk>"))
-    nouns = "|".join(NOUNS)
-    core.normalizer = normalizers.Sequence(
-        [
-            normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Strip(),
-            normalizers.Prepend(" "),
-            # "What" is " what", but "BOOK" stays: it is spelt with the letters of the picture.
-            *[normalizers.Replace(Regex(f"{c}(?=[a-z])"), c.lower()) for c in LETTERS],
-            normalizers.Replace(Regex(r"color"), "colour"),
-            normalizers.Replace(Regex(r"center"), "centre"),
-            normalizers.Replace(Regex(r" (?=[A-Z?.,!:])"), ""),
-        ]
-    )
-    core.pre_tokenizer = pre_tokenizers.Split(
-        Regex(rf" (?:{nouns})(?=(?:e?s)?(?![a-z]))|(?<=[a-z])e?s(?![a-z])| [a-z]+| ?[0-9]|[A-Z]|[^ ]"),
-        behavior="isolated",
-    )
-    core.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    steps = [
+        normalizers.Replace(Regex(r"\s+"), " "),
+        normalizers.Strip(),
+        normalizers.Prepend(" "),
+        *spelling(),
+        normalizers.Replace(Regex(r" (?=[A-Z?.,!:])"), ""),
+    ]
+    core = word_level(_vocabulary(), SPECIAL, steps, rest=" ?[0-9]|[A-Z]|[^ ]")
     core.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", SPECIAL.index("<s>"))]
     )
-    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     core.add_tokens([AddedToken(token, special=False, normalized=False) for token in ROLES])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
+    return wrapped(
+        core,
+        2048,
         bos_token="<s>",
         eos_token="</s>",
-        unk_token="<unk>",
         pad_token="<pad>",
         extra_special_tokens={"image_token": "<image>"},
-        padding_side="left",
-        model_max_length=2048,
-        clean_up_tokenization_spaces=False,
     )
 
 
@@ -150,19 +125,6 @@ def build_processor() -> LlavaProcessor:
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )
-
-
-@torch.no_grad()
-def start_language(model: nn.Module) -> None:
-    """Initial weights for a deep, thin decoder: unit fan-in, and residual outputs small enough for the depth."""
-    layers = model.layers
-    for layer in layers:
-        for name, weight in layer.named_parameters():
-            if weight.ndim == 2:
-                nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight.mul_((2 * len(layers)) ** -0.5)
-    nn.init.normal_(model.embed_tokens.weight, std=0.1)
 
 
 def new_model(
@@ -183,8 +145,4 @@ def save_folder(
     model: LlavaForConditionalGeneration, folder: Path, dtype: torch.dtype = torch.float16
 ) -> None:
     """Write model and processor as `from_pretrained` reads them; the model keeps its own dtype."""
-    folder.mkdir(parents=True, exist_ok=True)
-    half = {name: value.to(dtype) for name, value in model.state_dict().items() if name != "lm_head.weight"}
-    model.config.dtype = dtype
-    model.save_pretrained(folder, state_dict=half)
-    build_processor().save_pretrained(folder)
+    write_folder(model, build_processor(), folder, dtype)

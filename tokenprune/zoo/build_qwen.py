@@ -1,8 +1,7 @@
 """The parts of `tiny-qwen` before any training: configuration, vocabulary, processor, prompt.
 
-The tokenizer is that of `tiny-llava` in kind: whole domain words (" red"), the plural as a token of its own, and
-single capitals, digits and marks, which spell what is written; here a space and the turn of a line are tokens too,
-so that a page comes out as it stands. The chat marks and vision marks are the real ones of Qwen2.5-VL.
+Here digits and marks spell what is written too, and a space and the turn of a line are tokens, so that a page comes
+out as it stands. The chat marks and vision marks are the real ones of Qwen2.5-VL.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from torch import nn
+from tokenizers import Regex, normalizers
 from transformers import (
     GenerationConfig,
     PreTrainedTokenizerFast,
@@ -21,8 +19,9 @@ from transformers import (
 )
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
-from .build import NOUNS, WORDS, start_language
+from .tokenizing import UNKNOWN, WORDS, spelling, word_level, wrapped
 from .vocabulary import LETTERS
+from .weights import start, start_language, write_folder
 
 PATCH, MERGE, FRAMES = 8, 2, 2
 CELL = PATCH * MERGE
@@ -33,7 +32,7 @@ VISION_START, VISION_END, IMAGE, VIDEO = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-SPECIAL = (PAD, START, END, VISION_START, VISION_END, IMAGE, VIDEO, "<unk>")
+SPECIAL = (PAD, START, END, VISION_START, VISION_END, IMAGE, VIDEO, UNKNOWN)
 MORE_WORDS = (
     "user", "assistant", "system", "line", "page", "value", "row", "column", "number", "price", "table", "list",
     "clip", "video", "frame", "move", "moves", "moving", "way", "up", "down", "before", "after", "cut", "first",
@@ -119,28 +118,12 @@ def qwen_config(layers: int = 16) -> Qwen2_5_VLConfig:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    core = Tokenizer(models.WordLevel(vocabulary(), unk_token="<unk>"))
-    nouns = "|".join(NOUNS)
-    core.normalizer = normalizers.Sequence(
-        [
-            # "What" is " what", but "BOOK" stays: it is spelt with the letters of the picture.
-            *[normalizers.Replace(Regex(f"{c}(?=[a-z])"), c.lower()) for c in LETTERS],
-            normalizers.Replace(Regex(r"color"), "colour"),
-            normalizers.Replace(Regex(r"center"), "centre"),
-            # A lower-case word always brings its space along, wherever it stands.
-            normalizers.Replace(Regex(r"(?<![a-z ])(?=[a-z])"), " "),
-        ]
-    )
-    core.pre_tokenizer = pre_tokenizers.Split(
-        Regex(rf" (?:{nouns})(?=(?:e?s)?(?![a-z]))|(?<=[a-z])e?s(?![a-z])| [a-z]+|[^a-z]"),
-        behavior="isolated",
-    )
-    core.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
+    # A lower-case word always brings its space along, wherever it stands.
+    steps = [*spelling(), normalizers.Replace(Regex(r"(?<![a-z ])(?=[a-z])"), " ")]
+    return wrapped(
+        word_level(vocabulary(), SPECIAL, steps, rest="[^a-z]"),
+        4096,
         eos_token=END,
-        unk_token="<unk>",
         pad_token=PAD,
         extra_special_tokens={
             "image_token": IMAGE,
@@ -148,9 +131,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
             "vision_start_token": VISION_START,
             "vision_end_token": VISION_END,
         },
-        padding_side="left",
-        model_max_length=4096,
-        clean_up_tokenization_spaces=False,
     )
 
 
@@ -180,24 +160,13 @@ def new_model(layers: int = 16, seed: int = 0) -> Qwen2_5_VLForConditionalGenera
     return model
 
 
-@torch.no_grad()
 def start_vision(vision: Qwen2_5_VisionTransformerPretrainedModel) -> None:
-    """Initial weights for a thin tower: unit fan-in, residual outputs small enough for the depth."""
-    for name, weight in vision.named_parameters():
-        if weight.ndim >= 2:
-            nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
-        elif name.endswith("bias"):
-            nn.init.zeros_(weight)
-        if name.endswith(("attn.proj.weight", "down_proj.weight")):
-            weight.mul_((2 * len(vision.blocks)) ** -0.5)
+    """Initial weights of a tower."""
+    start(vision, len(vision.blocks), ("attn.proj.weight", "down_proj.weight"))
 
 
 def save_folder(
     model: Qwen2_5_VLForConditionalGeneration, folder: Path, dtype: torch.dtype = torch.float16
 ) -> None:
     """Write model and processor as `from_pretrained` reads them; the model keeps its own dtype."""
-    folder.mkdir(parents=True, exist_ok=True)
-    half = {name: value.to(dtype) for name, value in model.state_dict().items() if name != "lm_head.weight"}
-    model.config.dtype = dtype
-    model.save_pretrained(folder, state_dict=half)
-    build_processor().save_pretrained(folder)
+    write_folder(model, build_processor(), folder, dtype)

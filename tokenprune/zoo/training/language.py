@@ -18,9 +18,10 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaModel
 
-from ..build import build_tokenizer, start_language, text_config
+from ..build import build_tokenizer, text_config
 from ..drawing import label_patches
 from ..vocabulary import COLOURS, LETTERS, SHAPES, SIZES
+from ..weights import start_language
 from . import common
 from .slots import Encoder, SlotBatch, SlotDecoder, answer_loss, by_kind, encode
 from .tower import RELATIONS, cells, random_window, stack_labels, training_scene

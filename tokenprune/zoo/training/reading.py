@@ -17,11 +17,11 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 
 from .. import typesetting
-from ..build import start_language
 from ..build_qwen import END, START, VISION_END, VISION_START, build_tokenizer, qwen_config, vocabulary
 from ..pages import CHARACTERS
 from ..questions import Question
 from ..vocabulary import COLOURS, SHAPES, SIZES
+from ..weights import start_language
 from .slots import IGNORE, SlotBatch, _block, _rms
 
 PREFIX = (START, " user", "\n", VISION_START)
@@ -232,9 +232,6 @@ class CellWords(nn.Module):
 def new_text_model(layers: int) -> Qwen2_5_VLTextModel:
     model = Qwen2_5_VLTextModel(qwen_config(layers).text_config)
     start_language(model)
-    for name, weight in model.named_parameters():
-        if name.endswith("bias"):
-            nn.init.zeros_(weight)
     return model
 
 
