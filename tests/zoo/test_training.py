@@ -24,7 +24,7 @@ def test_every_phase_runs_and_resumes_and_the_result_is_a_stock_model(tmp_path):
     assert first["step"] >= 1
     pictures.train(tmp_path, 2 * SECONDS, name="pictures", journal_every=1, **options)
     assert torch.load(tmp_path / "pictures.pt", weights_only=True)["step"] >= first["step"]
-    model = pictures.assemble_from(tmp_path / "pictures.pt")
+    model = pictures.Parts.read(tmp_path / "pictures.pt").assemble()
     assert type(model).__name__ == "LlavaForConditionalGeneration"
     assert model.config.text_config.num_hidden_layers == 4
     assert (tmp_path / "log.jsonl").read_text().count("pictures") >= 1

@@ -120,13 +120,10 @@ RECIPES = {"tiny-llava": TINY_LLAVA, "tiny-qwen": TINY_QWEN}
 
 def assembler(model: str) -> Callable[[Path], Any]:
     """What turns the file of a last phase into the stock model with its weights."""
-    if model == "tiny-llava":
-        from .training.pictures import assemble_from
+    from .training import pictures, sight
 
-        return assemble_from
-    from .training.sight import Parts
-
-    return lambda path: Parts.read(path).assemble()
+    parts = pictures.Parts if model == "tiny-llava" else sight.Parts
+    return lambda path: parts.read(path).assemble()
 
 
 def saver(model: str) -> Callable[..., None]:

@@ -27,7 +27,8 @@ from ..pages import Page, draw_page
 from ..splits import for_training
 from ..vocabulary import COLOURS, SHAPES, SIZES
 from . import common
-from .tower import MEAN, STD, random_window, training_scene
+from .slots import rms, rotate
+from .tower import MEAN, STD, field_loss, random_window, training_scene
 
 READING = typesetting.FIELDS
 THINGS = {"colour": len(COLOURS), "shape": len(SHAPES), "size": len(SIZES), "centre": 1}
@@ -107,16 +108,6 @@ def patches(pictures: list[Image.Image]) -> torch.Tensor:
     return torch.from_numpy(split.reshape(count, -1, 3 * PATCH * PATCH))
 
 
-def _rms(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-    x = x.float()
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * gain
-
-
-def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
-
-
 class Tower(nn.Module):
     """The stock vision tower over a batch of pictures of one size: the same numbers, without its loop over windows."""
 
@@ -154,17 +145,17 @@ class Tower(nn.Module):
         cos, sin, mask = (t.to(x.device) for t in self._grid(rows, columns))
         batch, length, width = x.shape
         for number, block in enumerate(vision.blocks):
-            y = _rms(x, block.norm1.weight)
+            y = rms(x.float(), block.norm1.weight)
             heads = block.attn.num_heads
             q, k, v = block.attn.qkv(y).view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-            q, k = (_turn(q, cos, sin) * block.attn.scaling).to(v.dtype), _turn(k, cos, sin).to(v.dtype)
+            q, k = (rotate(q, cos, sin) * block.attn.scaling).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
             scores = (q @ k.transpose(2, 3)).float()
             if number not in vision.fullatt_block_indexes:
                 scores = scores + mask
             seen = torch.softmax(scores, -1).to(v.dtype) @ v
             x = x + block.attn.proj(seen.transpose(1, 2).reshape(batch, length, width))
-            x = x + block.mlp(_rms(x, block.norm2.weight))
-        merged = _rms(x, vision.merger.ln_q.weight).view(batch, -1, MERGE * MERGE * width)
+            x = x + block.mlp(rms(x.float(), block.norm2.weight))
+        merged = rms(x.float(), vision.merger.ln_q.weight).view(batch, -1, MERGE * MERGE * width)
         return vision.merger.mlp(merged).float()
 
 
@@ -185,19 +176,15 @@ class CellReader(nn.Module):
 def loss_of(
     logits: dict[str, torch.Tensor], labels: Labels, fields: dict[str, int]
 ) -> tuple[torch.Tensor, dict]:
-    """Sum over `fields` of the mean cross-entropy; an empty cell weighs a fifth, a sliver nothing."""
+    """Sum over `fields` of their losses, and the share right of what is shown and of what is empty."""
     total, right_of = torch.zeros((), device=labels["char"].device), {}
     for name in fields:
-        target = labels[name]
-        weight = torch.where(target > 0, 1.0, 0.2) * (target != UNSURE)
-        values = logits[name].float()
-        each = F.cross_entropy(values.flatten(0, 1), target.clamp(min=0).flatten(), reduction="none")
-        total = total + (each * weight.flatten()).sum() / weight.sum().clamp(min=1)
-        right = values.argmax(-1) == target
-        shown = target > 0
+        loss, right = field_loss(logits[name], labels[name])
+        total = total + loss
+        shown = labels[name] > 0
         if shown.any():
             right_of[name] = right[shown].float().mean()
-        right_of[f"{name}_empty"] = right[target == 0].float().mean()
+        right_of[f"{name}_empty"] = right[labels[name] == 0].float().mean()
     return total, right_of
 
 

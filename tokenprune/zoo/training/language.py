@@ -22,7 +22,7 @@ from ..build import build_tokenizer, text_config
 from ..drawing import label_patches
 from ..vocabulary import COLOURS, LETTERS, SHAPES, SIZES
 from ..weights import start_language
-from . import common
+from . import common, growth
 from .slots import Encoder, SlotBatch, SlotDecoder, answer_loss, by_kind, encode
 from .tower import RELATIONS, cells, random_window, stack_labels, training_scene
 
@@ -93,18 +93,9 @@ def new_language(layers: int) -> LlamaModel:
     return model
 
 
-@torch.no_grad()
 def grow(model: LlamaModel, layers: int) -> LlamaModel:
-    """Twice as deep, nearly the same function: every layer twice, each copy adding half as much."""
-    deep = new_language(layers)
-    short = len(model.layers)
-    deep.embed_tokens.load_state_dict(model.embed_tokens.state_dict())
-    deep.norm.load_state_dict(model.norm.state_dict())
-    for i, layer in enumerate(deep.layers):
-        layer.load_state_dict(model.layers[i * short // layers].state_dict())
-        for weight in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
-            weight.mul_(short / layers)
-    return deep
+    """Deeper, nearly the same function."""
+    return growth.grow(model, new_language(layers))
 
 
 def train(
@@ -120,9 +111,7 @@ def train(
     state, step, spent = common.load(path), 0, 0.0
     if state is None and start is not None:
         earlier = common.load(out / f"{start}.pt")
-        short = new_language(int(earlier["layers"]))
-        short.load_state_dict(earlier["model"])
-        model = grow(short, layers)
+        model = grow(growth.read(earlier, new_language), layers)
         patches.load_state_dict(earlier["patches"], strict=False)
         if add_smooth:
             with torch.no_grad():
@@ -190,4 +179,5 @@ def step_once(
     visual = visual + noise * torch.randn_like(visual)
     with torch.autocast("cpu", torch.bfloat16):
         hidden = decoder(visual, questions)
-    return answer_loss(hidden, embedding, questions)
+    loss, right, _ = answer_loss(hidden, embedding, questions)
+    return loss, right

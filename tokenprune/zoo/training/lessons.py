@@ -29,7 +29,7 @@ from .cells import (
     training_clip,
     training_page,
 )
-from .reading import CellWords, Decoder, Encoder, Grid, answer_loss, place_loss, shuffle_pick
+from .reading import CellWords, Decoder, Encoder, Grid, place_loss, shuffle_pick
 from .tower import random_window, training_scene
 
 KINDS = (*documents.KINDS, *questions.TRAINING_KINDS, *clips.KINDS)
@@ -159,12 +159,6 @@ def clip_lesson(rng: random.Random, encoder: Encoder, count: int, drawn: bool = 
     return Lesson(CLIP, labels, batch, torch.full((count, 3, 2), -1), pixels)
 
 
-def by_kind(right: torch.Tensor, kinds: torch.Tensor) -> dict[str, float]:
-    return {
-        kind: right[kinds == i].float().mean().item() for i, kind in enumerate(KINDS) if (kinds == i).any()
-    }
-
-
 def made_up(
     words: CellWords, model: Qwen2_5_VLTextModel, labels: Labels, noise: float = 0.3, wrong: float = 0.03
 ) -> torch.Tensor:
@@ -191,8 +185,8 @@ def teach(
     """The loss of a lesson and what of it was right, by kind; for pages, of characters too."""
     with torch.autocast(visual.device.type, torch.bfloat16):
         hidden, known = decoder(visual, lesson.grid, lesson.slots)
-    loss, right, tokens = answer_loss(hidden, model.embed_tokens.weight, lesson.slots)
-    numbers = by_kind(right, lesson.slots.kinds)
+    loss, right, tokens = slots.answer_loss(hidden, model.embed_tokens.weight, lesson.slots)
+    numbers = slots.by_kind(right, lesson.slots.kinds, KINDS)
     name = "clip_tokens" if lesson.grid[0] > 1 else "scene_tokens"
     if lesson.slots.kinds[0, 0] < len(documents.KINDS):
         name = "characters"

@@ -21,9 +21,10 @@ from torch import nn
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from ..build import build_tokenizer, llava_config, new_model
-from ..drawing import UNSURE, label_patches
-from . import common
-from .language import WordPatches, grow, new_language
+from ..drawing import label_patches
+from . import common, growth
+from .alignment import distance, weights
+from .language import WordPatches, new_language
 from .slots import Encoder, SlotBatch, SlotDecoder, answer_loss, by_kind, encode
 from .tower import (
     PatchReader,
@@ -58,14 +59,20 @@ class Parts(nn.Module):
         parts = cls(layers)
         parts.reader.load_state_dict(common.load(tower)["reader"])
         state = common.load(language)
-        short = new_language(int(state["layers"]))
-        short.load_state_dict(state["model"])
-        parts.language = short if int(state["layers"]) == layers else grow(short, layers)
+        parts.language = growth.grown(growth.read(state, new_language), layers, new_language)
         parts.words.load_state_dict(state["patches"])
         return parts
 
+    @classmethod
+    def read(cls, path: Path) -> Parts:
+        """From the file of a phase of this module."""
+        state = common.load(path)
+        parts = cls(int(state["layers"]))
+        parts.load_state_dict(state["parts"])
+        return parts
+
     def assemble(self) -> nn.Module:
-        """The stock Hugging Face model with these weights."""
+        """The stock Hugging Face model with these weights, float32."""
         model = new_model(text=self.language.config.to_dict())
         model.model.vision_tower.load_state_dict(self.reader.tower.state_dict())
         model.model.multi_modal_projector.load_state_dict(self.projector.state_dict())
@@ -105,15 +112,6 @@ def draw_batch(size: int, window: int, rng: random.Random, encoder: Encoder) -> 
     return Batch(images, labels, where, encode(scenes, encoder, rng))
 
 
-def alignment(projected: torch.Tensor, target: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Squared distance to the made-up tokens over their own size; patches with slivers do not count."""
-    sure = (labels["colour"] != UNSURE) & (labels["letter"] != UNSURE)
-    shown = sure & ((labels["colour"] > 0) | (labels["letter"] > 0))
-    weight = sure.float() * 0.2 + shown.float() * 0.8
-    each = (projected.float() - target).pow(2).sum(-1)
-    return (each * weight).sum() / (target.pow(2).sum(-1) * weight).sum()
-
-
 def train(
     out: Path, minutes: float, name: str = "pictures", layers: int = 16, tower: str = "tower14",
     language: str = "language14", start: str | None = None, align_minutes: float = 3.0, window: int = 14,
@@ -128,12 +126,9 @@ def train(
     path = out / f"{name}.pt"
     state, step, spent = common.load(path), 0, 0.0
     if state is None and start is not None:
-        earlier = common.load(out / f"{start}.pt")
-        parts = Parts(int(earlier["layers"]))
-        parts.load_state_dict(earlier["parts"])
+        parts = Parts.read(out / f"{start}.pt")
+        parts.language = growth.grown(parts.language, layers, new_language)
         align_minutes = 0.0
-        if len(parts.language.layers) != layers:
-            parts.language = grow(parts.language, layers)
     elif state is None:
         torch.manual_seed(seed)  # the same projector in every process
         parts = Parts.gather(out / f"{tower}.pt", out / f"{language}.pt", layers)
@@ -155,7 +150,7 @@ def train(
     encoder, rng = Encoder(build_tokenizer()), random.Random((seed * 1_000_003 + step) * 64 + team.rank)
     torch.manual_seed(seed + team.rank)
     journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), common.Average(), time.time()
-    weights = [
+    trained = [
         w for group in (optim.param_groups + (slow.param_groups if slow else [])) for w in group["params"]
     ]
 
@@ -183,13 +178,13 @@ def train(
             visual = parts.projector(states[:, 1:])
         with torch.no_grad():
             target = parts.words(item.labels, item.where, parts.language.embed_tokens.weight)
-        near = alignment(visual, target, item.labels)
+        near = distance(visual, target, weights(item.labels, "letter"))
         loss = near if aligning else align_weight * near
         numbers["align"] = near.detach()
         if not aligning:
             with torch.autocast("cpu", torch.bfloat16):
                 hidden = decoder(visual.float(), item.questions)
-            answer, right = answer_loss(hidden, parts.language.embed_tokens.weight, item.questions)
+            answer, right, _ = answer_loss(hidden, parts.language.embed_tokens.weight, item.questions)
             loss = loss + answer
             numbers.update(
                 answer=answer.detach(), all=right.float().mean(), **by_kind(right, item.questions.kinds)
@@ -206,8 +201,8 @@ def train(
             slow.zero_grad(set_to_none=True)
             common.set_rate(slow, tower_rate * factor)
         loss.backward()
-        team.average_gradients(weights)
-        nn.utils.clip_grad_norm_(weights, 1.0)
+        team.average_gradients(trained)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         optim.step()
         if slow and not aligning:
             slow.step()
@@ -220,11 +215,3 @@ def train(
             saved = time.time()
     keep()
     team.close()
-
-
-def assemble_from(path: Path) -> nn.Module:
-    """The trained model of a `pictures` file as a stock `LlavaForConditionalGeneration`, float32."""
-    state = common.load(path)
-    parts = Parts(int(state["layers"]))
-    parts.load_state_dict(state["parts"])
-    return parts.assemble()

@@ -22,7 +22,8 @@ from ..pages import CHARACTERS
 from ..questions import Question
 from ..vocabulary import COLOURS, SHAPES, SIZES
 from ..weights import start_language
-from .slots import IGNORE, SlotBatch, _block, _rms
+from . import growth
+from .slots import IGNORE, SlotBatch, block, rms
 
 PREFIX = (START, " user", "\n", VISION_START)
 Grid = tuple[int, int, int]
@@ -120,26 +121,13 @@ class Decoder:
                 layer.post_attention_layernorm.weight, m.gate_proj.weight, m.up_proj.weight, m.down_proj.weight,
                 a.q_proj.bias, a.k_proj.bias, a.v_proj.bias,
             )  # fmt: skip
-            x = _block(x, weights, cos, sin, causal, inside, self.width)
-        x = _rms(x[:, split:].float(), model.norm.weight)
+            x = block(x, weights, cos, sin, causal, inside, self.width)
+        x = rms(x[:, split:].float(), model.norm.weight)
         shape = (rows, count, slot, -1)
         known = Early(
             early[:, prefix.shape[1] : split], early[:, split:].view(shape), middle[:, split:].view(shape)
         )
         return x.view(shape), known
-
-
-def answer_loss(
-    hidden: torch.Tensor, embedding: torch.Tensor, batch: SlotBatch
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean cross-entropy of the answer tokens; (B, K) bool: the whole answer is right; share of right tokens."""
-    asked = batch.targets != IGNORE
-    logits = hidden[asked].float() @ embedding.T.float()
-    targets = batch.targets[asked]
-    hits = logits.argmax(-1) == targets
-    right = torch.ones_like(asked)
-    right[asked] = hits
-    return F.cross_entropy(logits, targets), right.all(-1), hits.float().mean()
 
 
 #: What is asked of inner layers in training: line, row and column of a visual token, the line being written, and row
@@ -264,18 +252,9 @@ def from_llava() -> Qwen2_5_VLTextModel:
     return model
 
 
-@torch.no_grad()
 def grow(model: Qwen2_5_VLTextModel, layers: int) -> Qwen2_5_VLTextModel:
-    """Deeper, nearly the same function: every layer several times, each copy adding its share."""
-    deep = new_text_model(layers)
-    short = len(model.layers)
-    deep.embed_tokens.load_state_dict(model.embed_tokens.state_dict())
-    deep.norm.load_state_dict(model.norm.state_dict())
-    for i, layer in enumerate(deep.layers):
-        layer.load_state_dict(model.layers[i * short // layers].state_dict())
-        for weight in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
-            weight.mul_(short / layers)
-    return deep
+    """Deeper, nearly the same function."""
+    return growth.grow(model, new_text_model(layers))
 
 
 def shuffle_pick(rng: random.Random, questions: list[Question], count: int) -> list[Question]:

@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..build_qwen import new_model
-from ..drawing import GRID, UNSURE
-from . import common
+from ..drawing import GRID
+from . import common, growth
+from .alignment import distance, weights
 from .cells import GRIDS, CellReader, Labels, Tower
 from .lessons import (
     CLIP,
@@ -36,7 +37,7 @@ from .lessons import (
     scene_lesson,
     teach,
 )
-from .reading import CellWords, Decoder, Encoder, grow, new_text_model
+from .reading import CellWords, Decoder, Encoder, new_text_model
 
 
 class Parts(nn.Module):
@@ -56,9 +57,7 @@ class Parts(nn.Module):
         reader.load_state_dict(common.load(cells)["reader"])
         parts.tower.load_state_dict(reader.tower.state_dict())
         state = common.load(words)
-        short = new_text_model(int(state["layers"]))
-        short.load_state_dict(state["model"])
-        parts.language = short if int(state["layers"]) == layers else grow(short, layers)
+        parts.language = growth.grown(growth.read(state, new_text_model), layers, new_text_model)
         parts.words.load_state_dict(state["words"])
         return parts
 
@@ -93,10 +92,7 @@ def alignment(
     cell's token lies nearest to; empty cells weigh a fifth, slivers nothing."""
     with torch.no_grad():
         target = words(labels, embedding)
-    sure = (labels["char"] != UNSURE) & (labels["colour"] != UNSURE)
-    shown = sure & ((labels["char"] > 0) | (labels["colour"] > 0))
-    weight = sure.float() * 0.2 + shown.float() * 0.8
-    far = ((cells - target).pow(2).sum(-1) * weight).sum() / (target.pow(2).sum(-1) * weight).sum()
+    far = distance(cells, target, weights(labels, "char"))
     written = labels["char"] > 0
     if not written.any():
         return far, {"align": far.item()}
@@ -112,15 +108,13 @@ def fit_merger(parts: Parts, lessons: list[Lesson], ridge: float = 1e-3) -> None
     """Set the tower's last linear map to the least-squares one onto the made-up tokens: minutes of `align` at once."""
     last, heard = parts.tower.vision.merger.mlp[2], []
     hook = last.register_forward_hook(lambda _, inputs, __: heard.append(inputs[0].float().flatten(0, -2)))
-    wanted, weights = [], []
+    wanted, weight = [], []
     for lesson in lessons:
         see(parts.tower, lesson)
         wanted.append(parts.words(lesson.labels, parts.language.embed_tokens.weight).flatten(0, 1))
-        sure = (lesson.labels["char"] != UNSURE) & (lesson.labels["colour"] != UNSURE)
-        shown = (lesson.labels["char"] > 0) | (lesson.labels["colour"] > 0)
-        weights.append((sure * (0.2 + 0.8 * shown)).flatten())
+        weight.append(weights(lesson.labels, "char").flatten())
     hook.remove()
-    x, y, w = (torch.cat(part).double() for part in (heard, wanted, weights))
+    x, y, w = (torch.cat(part).double() for part in (heard, wanted, weight))
     x = torch.cat((x, torch.ones_like(x[:, :1])), 1)
     gram = x.T @ (x * w[:, None])
     gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

@@ -85,7 +85,7 @@ class Encoder:
 
 @dataclass
 class SlotBatch:
-    """`inputs`, `targets`: (B, K, SLOT) long; `kinds`: (B, K) long, index into TRAINING_KINDS."""
+    """`inputs`, `targets`: (B, K, SLOT) long; `kinds`: (B, K) long, index into the kinds there are."""
 
     inputs: torch.Tensor
     targets: torch.Tensor
@@ -100,16 +100,16 @@ def encode(scenes: list[Scene], encoder: Encoder, rng: random.Random, count: int
     return SlotBatch(both[:, :, 0], both[:, :, 1], torch.tensor(kinds))
 
 
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     half = x.shape[-1] // 2
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
 
 
-def _rms(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+def rms(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * gain
 
 
-def _block(
+def block(
     x: torch.Tensor, weights: tuple[torch.Tensor | None, ...], cos: torch.Tensor, sin: torch.Tensor,
     causal: torch.Tensor, inside: torch.Tensor, width: int,
 ) -> torch.Tensor:  # fmt: skip
@@ -121,12 +121,12 @@ def _block(
     gain1, wq, wk, wv, wo, gain2, gate, up, down, *biases = weights
     batch, length, _ = x.shape
     split, slot = causal.shape[0], inside.shape[0]
-    y = _rms(x, gain1)
+    y = rms(x, gain1)
     biases = biases or (None, None, None)
     q, k, v = (
         F.linear(y, w, b).view(batch, length, -1, width).transpose(1, 2) for w, b in zip((wq, wk, wv), biases)
     )
-    q, k = (_rotate(q, cos, sin) * width**-0.5).to(v.dtype), _rotate(k, cos, sin).to(v.dtype)
+    q, k = (rotate(q, cos, sin) * width**-0.5).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
     share = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(share, 1), v.repeat_interleave(share, 1)
     heads = q.shape[1]
@@ -145,7 +145,7 @@ def _block(
 
     out = torch.cat((picture, answers), 2).transpose(1, 2).reshape(batch, length, -1)
     x = x + F.linear(out, wo)
-    y = _rms(x, gain2)
+    y = rms(x, gain2)
     return x + F.linear(F.silu(F.linear(y, gate)) * F.linear(y, up), down)
 
 
@@ -162,7 +162,7 @@ class SlotDecoder:
             cos, sin = model.rotary_emb(torch.zeros(1, 1), places[None])
         self.cos, self.sin = cos[:, None].clone(), sin[:, None].clone()
         self.causal, self.inside = (torch.full((n, n), -1e9).triu(1) for n in (self.split, SLOT))
-        self.block = torch.compile(_block, dynamic=False) if compiled else _block
+        self.block = torch.compile(block, dynamic=False) if compiled else block
 
     def __call__(self, visual: torch.Tensor, batch: SlotBatch) -> torch.Tensor:
         """visual (B, 196, D), slots (B, K, SLOT) -> final hidden states of the slots (B, K, SLOT, D)."""
@@ -177,27 +177,27 @@ class SlotDecoder:
                 layer.post_attention_layernorm.weight, m.gate_proj.weight, m.up_proj.weight, m.down_proj.weight,
             )  # fmt: skip
             x = self.block(x, weights, self.cos, self.sin, self.causal, self.inside, self.width)
-        x = _rms(x[:, self.split :].float(), model.norm.weight)
+        x = rms(x[:, self.split :].float(), model.norm.weight)
         return x.view(rows, count, SLOT, -1)
 
 
 def answer_loss(
     hidden: torch.Tensor, embedding: torch.Tensor, batch: SlotBatch
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean cross-entropy of the answer tokens, and (B, K) bool: the whole answer is right."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy of the answer tokens; (B, K) bool: the whole answer is right; share of right tokens."""
     asked = batch.targets != IGNORE
     logits = hidden[asked].float() @ embedding.T.float()
     targets = batch.targets[asked]
-    loss = F.cross_entropy(logits, targets)
+    hits = logits.argmax(-1) == targets
     right = torch.ones_like(asked)
-    right[asked] = logits.argmax(-1) == targets
-    return loss, right.all(-1)
+    right[asked] = hits
+    return F.cross_entropy(logits, targets), right.all(-1), hits.float().mean()
 
 
-def by_kind(right: torch.Tensor, kinds: torch.Tensor) -> dict[str, float]:
-    """Share of right answers of each kind that occurs."""
+def by_kind(
+    right: torch.Tensor, kinds: torch.Tensor, names: Sequence[str] = TRAINING_KINDS
+) -> dict[str, float]:
+    """Share of right answers of each kind that occurs; `kinds` count in `names`."""
     return {
-        kind: right[kinds == i].float().mean().item()
-        for i, kind in enumerate(TRAINING_KINDS)
-        if (kinds == i).any()
+        kind: right[kinds == i].float().mean().item() for i, kind in enumerate(names) if (kinds == i).any()
     }

@@ -127,20 +127,25 @@ def scene_targets(labels: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat(parts, -1).float()
 
 
+def field_loss(values: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy of (B, N, classes) to labels (B, N); an empty patch weighs a fifth, a sliver nothing. Also
+    (B, N) bool: which are right."""
+    weight = torch.where(target > 0, 1.0, 0.2) * (target != UNSURE)
+    values = values.float()
+    each = F.cross_entropy(values.flatten(0, 1), target.clamp(min=0).flatten(), reduction="none")
+    return (each * weight.flatten()).sum() / weight.sum().clamp(min=1), values.argmax(-1) == target
+
+
 def loss_of(
     logits: dict[str, torch.Tensor], scene: torch.Tensor, labels: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Mean cross-entropy over fields; an empty patch weighs a fifth, a sliver nothing."""
+    """Sum of the losses of all fields and of the whole scene, and the share right of each."""
     total, correct = torch.zeros(()), {}
     for name, values in logits.items():
-        target = labels[name]
-        weight = torch.where(target > 0, 1.0, 0.2) * (target != UNSURE)
-        each = F.cross_entropy(values.float().flatten(0, 1), target.clamp(min=0).flatten(), reduction="none")
-        total = total + (each * weight.flatten()).sum() / weight.sum()
-        shown = target > 0
-        right = values.argmax(-1) == target
-        correct[name] = right[shown].float().mean()
-        correct[f"{name}_empty"] = right[target == 0].float().mean()
+        loss, right = field_loss(values, labels[name])
+        total = total + loss
+        correct[name] = right[labels[name] > 0].float().mean()
+        correct[f"{name}_empty"] = right[labels[name] == 0].float().mean()
     targets = scene_targets(labels)
     scene_loss = F.binary_cross_entropy_with_logits(scene.float(), targets)
     correct["scene"] = ((scene > 0) == (targets > 0.5)).float().mean()

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from ..drawing import GRID
-from . import common
+from . import common, growth
 from .lessons import Lesson, Means, clip, clip_lesson, draw_reading, made_up, scene_lesson, teach
-from .reading import CellWords, Decoder, Encoder, from_llava, grow, new_text_model
+from .reading import CellWords, Decoder, Encoder, from_llava, new_text_model
 
 
 def train(
@@ -36,10 +36,7 @@ def train(
     state, step, spent = common.load(path), 0, 0.0
     earlier = common.load(out / f"{start}.pt") if state is None and start else state
     if earlier is not None:
-        model = new_text_model(int(earlier["layers"]))
-        model.load_state_dict(earlier["model"])
-        if len(model.layers) != layers:
-            model = grow(model, layers)
+        model = growth.grown(growth.read(earlier, new_text_model), layers, new_text_model)
     else:
         model = from_llava() if warm else new_text_model(layers)
     words = CellWords(model.config.hidden_size)
