@@ -8,8 +8,8 @@ what was written last, which is how a reader that has no column numbers keeps it
 from __future__ import annotations
 
 import random
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from ..splits import for_training
 from ..vocabulary import COLOURS, SHAPES, SIZES
 from . import common
 from .slots import rms, rotate
-from .tower import MEAN, STD, field_loss, random_window, training_scene
+from .tower import MEAN, STD, field_loss, random_window, resume, training_scene
 
 READING = typesetting.FIELDS
 THINGS = {"colour": len(COLOURS), "shape": len(SHAPES), "size": len(SIZES), "centre": 1}
@@ -214,33 +214,21 @@ def train(
     device = common.device()
     reader = CellReader().to(device)
     optim = common.optimiser([reader], rate)
-    state, step, spent = common.load(out / f"{name}.pt"), 0, 0.0
-    if state is None and start is not None:
-        reader.load_state_dict(common.load(out / f"{start}.pt")["reader"], strict=False)
-    if state:
-        reader.load_state_dict(state["reader"])
-        optim.load_state_dict(state["optim"])
-        step, spent = int(state["step"]), float(state["seconds"])
-    journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), common.Average(), time.time()
+    state = resume(reader, optim, out, name, start)
+
+    def contents() -> dict[str, Any]:
+        return {"reader": reader.state_dict(), "optim": optim.state_dict()}
+
+    run = common.Run(out, name, minutes, state, contents)
 
     def draw(rng: random.Random) -> list[tuple[torch.Tensor, Labels, int, int]]:
         rows, columns = rng.choice(grids)
         parts = [(*draw_pages(rng, pages, rows, columns), rows, columns)]
         return parts + ([(*draw_scenes(rng, scenes, side), side, side)] if scenes else [])
 
-    lessons = common.drawn(draw, seed * 1_000_003 + step)
-
-    def keep() -> None:
-        common.save(
-            out / f"{name}.pt", reader=reader.state_dict(), optim=optim.state_dict(), step=step,
-            seconds=journal.seconds,
-        )  # fmt: skip
-
-    while journal.seconds < minutes * 60:
-        share = journal.seconds / (minutes * 60)
-        common.set_rate(
-            optim, rate * min(1.0, (step + 1) / 100) * common.cosine(int(share * 1000), 1000, 0, 0.02)
-        )
+    lessons = common.drawn(draw, seed * 1_000_003 + run.step)
+    for seconds in run.steps():
+        common.set_rate(optim, rate * common.schedule(run.step, seconds / (minutes * 60), 100, 0.02))
         optim.zero_grad(set_to_none=True)
         numbers = {}
         for number, (pixels, labels, height, width) in enumerate(next(lessons)):
@@ -251,16 +239,9 @@ def train(
             (loss if number == 0 else thing_weight * loss).backward()
             mark = "s_" if number else ""
             numbers |= {f"{mark}loss": loss.detach(), **{mark + key: value for key, value in right.items()}}
-        nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        common.clip_gradients([reader])
         optim.step()
-        step += 1
-        mean.add(**numbers)
-        if step % 50 == 0:
-            journal.write(step, **mean.take())
-        if time.time() - saved > 90:
-            keep()
-            saved = time.time()
-    keep()
+        run.mean.add(**numbers)
 
 
 def frame_pairs(frames: list[Image.Image]) -> torch.Tensor:

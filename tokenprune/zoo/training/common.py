@@ -69,6 +69,16 @@ def cosine(step: int, total: int, warm_up: int, floor: float = 0.05) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
 
 
+def schedule(step: int, share: float, warm_up: int, floor: float) -> float:
+    """Multiplier of the learning rate of a timed phase: a climb of `warm_up` steps, on half a cosine down to `floor`
+    over the share of the time that is over."""
+    return min(1.0, (step + 1) / warm_up) * cosine(int(share * 1000), 1000, 0, floor)
+
+
+def clip_gradients(modules: Iterable[nn.Module], most: float = 1.0) -> None:
+    nn.utils.clip_grad_norm_([weight for module in modules for weight in module.parameters()], most)
+
+
 def set_rate(optim: torch.optim.Optimizer, rate: float) -> None:
     for group in optim.param_groups:
         group["lr"] = rate
@@ -137,7 +147,7 @@ class Team:
 
 
 class Average:
-    """Running mean of named numbers between two journal lines."""
+    """Running means of named numbers between two journal lines, over all steps."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
@@ -152,3 +162,66 @@ class Average:
         means = {name: value / max(1, self._count) for name, value in self._sums.items()}
         self._sums, self._count = {}, 0
         return means
+
+
+class Means:
+    """Running means of named numbers between two journal lines, each over the times it came."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, **numbers: torch.Tensor | float) -> None:
+        for name, value in numbers.items():
+            pair = self._sums.setdefault(name, [0.0, 0])
+            pair[0] += float(value)
+            pair[1] += 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        return means
+
+
+class Run:
+    """The clock, the journal and the checkpoints around the steps of a phase.
+
+        run = Run(out, name, minutes, state, contents)
+        for seconds in run.steps():
+            ...  # one step
+            run.mean.add(loss=loss)
+
+    `state` is what `out/<name>.pt` held, or None; there `contents()` goes, with the step and the seconds. Of a team
+    the first process writes.
+    """
+
+    def __init__(
+        self, out: Path, name: str, minutes: float, state: dict | None, contents: Callable[[], dict[str, Any]],
+        journal_every: int = 50, keep_every: float = 90, team: Team | None = None,
+        mean: Average | Means | None = None,
+    ) -> None:  # fmt: skip
+        self.step, spent = (int(state["step"]), float(state["seconds"])) if state else (0, 0.0)
+        self.mean = mean or Average()
+        self._path, self._minutes, self._contents = out / f"{name}.pt", minutes, contents
+        self._journal, self._team = Journal(out / "log.jsonl", name, spent), team
+        self._journal_every, self._keep_every = journal_every, keep_every
+        self._writes = team is None or team.rank == 0
+
+    def _seconds(self) -> float:
+        return self._team.agree(self._journal.seconds) if self._team else self._journal.seconds
+
+    def steps(self) -> Iterator[float]:
+        """The seconds since the phase began, once a step, until its minutes are over."""
+        saved = time.time()
+        while (seconds := self._seconds()) < 60 * self._minutes:
+            yield seconds
+            self.step += 1
+            if self._writes and self.step % self._journal_every == 0:
+                self._journal.write(self.step, **self.mean.take())
+            if time.time() - saved > self._keep_every:
+                self._keep()
+                saved = time.time()
+        self._keep()
+
+    def _keep(self) -> None:
+        if self._writes:
+            save(self._path, **self._contents(), step=self.step, seconds=self._journal.seconds)

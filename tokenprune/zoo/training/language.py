@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -107,8 +107,7 @@ def train(
     torch.manual_seed(seed)
     model = new_language(layers)
     patches = WordPatches(model.config.hidden_size)
-    path = out / f"{name}.pt"
-    state, step, spent = common.load(path), 0, 0.0
+    state = common.load(out / f"{name}.pt")
     if state is None and start is not None:
         earlier = common.load(out / f"{start}.pt")
         model = grow(growth.read(earlier, new_language), layers)
@@ -121,27 +120,20 @@ def train(
     if state is not None:
         model.load_state_dict(state["model"])
         patches.load_state_dict(state["patches"])
-        optim = common.optimiser([model, patches], rate)
         optim.load_state_dict(state["optim"])
-        step, spent = int(state["step"]), float(state["seconds"])
+
+    def contents() -> dict[str, Any]:
+        learnt = {"model": model.state_dict(), "patches": patches.state_dict()}
+        return {**learnt, "optim": optim.state_dict(), "layers": layers}
+
+    run = common.Run(out, name, minutes, state, contents, team=team)
     decoder, encoder = SlotDecoder(model, visual=window**2, compiled=compiled), Encoder(build_tokenizer())
-    rng = random.Random((seed * 1_000_003 + step) * 64 + team.rank)
-    torch.manual_seed((seed * 1_000_003 + step) * 64 + team.rank)
+    rng = random.Random((seed * 1_000_003 + run.step) * 64 + team.rank)
+    torch.manual_seed((seed * 1_000_003 + run.step) * 64 + team.rank)
     weights = [*model.parameters(), *patches.parameters()]
-    journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), common.Average(), time.time()
 
-    def keep() -> None:
-        if team.rank:
-            return
-        common.save(
-            path, model=model.state_dict(), patches=patches.state_dict(), optim=optim.state_dict(),
-            layers=layers, step=step, seconds=journal.seconds,
-        )  # fmt: skip
-
-    while (share := team.agree(journal.seconds / (minutes * 60))) < 1:
-        common.set_rate(
-            optim, rate * min(1.0, (step + 1) / 200) * common.cosine(int(share * 1000), 1000, 0, 0.1)
-        )
+    for seconds in run.steps():
+        common.set_rate(optim, rate * common.schedule(run.step, seconds / (minutes * 60), 200, 0.1))
         windows = [random_window(rng, window) for _ in range(batch)]
         scenes = [training_scene(rng, one) for one in windows]
         questions = encode(scenes, encoder, rng)
@@ -153,14 +145,7 @@ def train(
         team.average_gradients(weights)
         nn.utils.clip_grad_norm_(weights, 1.0)
         optim.step()
-        step += 1
-        mean.add(loss=loss.detach(), all=right.float().mean(), **by_kind(right, questions.kinds))
-        if step % 50 == 0 and team.rank == 0:
-            journal.write(step, **mean.take())
-        if time.time() - saved > 90:
-            keep()
-            saved = time.time()
-    keep()
+        run.mean.add(loss=loss.detach(), all=right.float().mean(), **by_kind(right, questions.kinds))
     team.close()
 
 

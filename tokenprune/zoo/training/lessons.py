@@ -9,7 +9,6 @@ import random
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 
 from .. import clips, documents, motion, questions, typesetting
@@ -197,25 +196,3 @@ def teach(
         )
         loss, numbers = loss + place_weight * lost, {**numbers, **found}
     return loss, {**numbers, name: tokens.item()}
-
-
-class Means:
-    """Running mean of named numbers, each over the times it came."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, list[float]] = {}
-
-    def add(self, numbers: dict[str, float]) -> None:
-        for name, value in numbers.items():
-            pair = self._sums.setdefault(name, [0.0, 0])
-            pair[0] += float(value)
-            pair[1] += 1
-
-    def take(self) -> dict[str, float]:
-        means = {name: total / count for name, (total, count) in self._sums.items()}
-        self._sums = {}
-        return means
-
-
-def clip(modules: list[nn.Module], most: float = 1.0) -> None:
-    nn.utils.clip_grad_norm_([w for module in modules for w in module.parameters()], most)

@@ -11,9 +11,9 @@ With `RANK` and `WORLD_SIZE` in the environment, processes of one machine share 
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,8 +123,7 @@ def train(
     `start` continues from another `pictures` phase instead of gathering `tower` and `language`.
     """
     team = common.Team()
-    path = out / f"{name}.pt"
-    state, step, spent = common.load(path), 0, 0.0
+    state = common.load(out / f"{name}.pt")
     if state is None and start is not None:
         parts = Parts.read(out / f"{start}.pt")
         parts.language = growth.grown(parts.language, layers, new_language)
@@ -144,28 +143,20 @@ def train(
     slow = common.optimiser(reader_modules, tower_rate) if moving else None
     if state is not None:
         optim.load_state_dict(state["optim"])
-        step, spent = int(state["step"]), float(state["seconds"])
+
+    def contents() -> dict[str, Any]:
+        return {"parts": parts.state_dict(), "optim": optim.state_dict(), "layers": layers}
+
+    run = common.Run(out, name, align_minutes + minutes, state, contents, journal_every, team=team)
     decoder = SlotDecoder(parts.language, visual=window**2, compiled=compiled)
     see = torch.compile(features, dynamic=False) if compiled else features
-    encoder, rng = Encoder(build_tokenizer()), random.Random((seed * 1_000_003 + step) * 64 + team.rank)
+    encoder, rng = Encoder(build_tokenizer()), random.Random((seed * 1_000_003 + run.step) * 64 + team.rank)
     torch.manual_seed(seed + team.rank)
-    journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), common.Average(), time.time()
     trained = [
         w for group in (optim.param_groups + (slow.param_groups if slow else [])) for w in group["params"]
     ]
 
-    def keep() -> None:
-        if team.rank == 0:
-            common.save(
-                path, parts=parts.state_dict(), optim=optim.state_dict(), layers=layers, step=step,
-                seconds=journal.seconds,
-            )  # fmt: skip
-
-    total = 60 * (align_minutes + minutes)
-    while True:
-        seconds = team.agree(journal.seconds)
-        if seconds >= total:
-            break
+    for seconds in run.steps():
         aligning = seconds < 60 * align_minutes
         share = max(0.0, (seconds - 60 * align_minutes) / (60 * minutes))
         factor = 1.0 if aligning else common.cosine(int(share * 1000), 1000, 40, 0.03)
@@ -206,12 +197,5 @@ def train(
         optim.step()
         if slow and not aligning:
             slow.step()
-        step += 1
-        mean.add(**numbers)
-        if team.rank == 0 and step % journal_every == 0:
-            journal.write(step, **mean.take())
-        if time.time() - saved > 90:
-            keep()
-            saved = time.time()
-    keep()
+        run.mean.add(**numbers)
     team.close()

@@ -9,7 +9,6 @@ share of the alignment stays in the loss, so that a cell that shows an A keeps l
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,6 @@ from .lessons import (
     PAGE_WEIGHTS,
     PAGES,
     Lesson,
-    Means,
-    clip,
     clip_lesson,
     draw_reading,
     page_lesson,
@@ -141,39 +138,31 @@ def _loop(
     rates: list[float], moving: list[nn.Module], draw: Callable[[random.Random], Any],
     step_once: Callable[[Iterator[Any], random.Random], dict[str, float]], seed: int, journal_every: int,
 ) -> None:  # fmt: skip
-    """The clock, the rates, the journal and the checkpoints around `step_once`, which takes what it needs of what
-    `draw` draws and leaves gradients."""
-    step, spent = (int(state["step"]), float(state["seconds"])) if state else (0, 0.0)
+    """The rates and the optimisers around `step_once`, which takes what it needs of what `draw` draws and leaves
+    gradients."""
     if state:
         for optim, saved_optim in zip(optims, state["optims"]):
             optim.load_state_dict(saved_optim)
-    rng = random.Random(seed * 1_000_003 + step)
-    torch.manual_seed(seed * 1_000_003 + step)
-    lessons = common.drawn(draw, seed * 1_000_003 + step)
-    journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), Means(), time.time()
 
-    def keep() -> None:
-        common.save(
-            out / f"{name}.pt", parts=parts.state_dict(), optims=[o.state_dict() for o in optims],
-            layers=len(parts.language.layers), step=step, seconds=journal.seconds,
-        )  # fmt: skip
+    def contents() -> dict[str, Any]:
+        optimisers = [optim.state_dict() for optim in optims]
+        return {"parts": parts.state_dict(), "optims": optimisers, "layers": len(parts.language.layers)}
 
-    while (share := journal.seconds / (minutes * 60)) < 1:
-        factor = min(1.0, (step + 1) / 50) * common.cosine(int(share * 1000), 1000, 0, 0.05)
+    run = common.Run(
+        out, name, minutes, state, contents, journal_every, keep_every=60, mean=common.Means()
+    )  # fmt: skip
+    rng = random.Random(seed * 1_000_003 + run.step)
+    torch.manual_seed(seed * 1_000_003 + run.step)
+    lessons = common.drawn(draw, seed * 1_000_003 + run.step)
+    for seconds in run.steps():
+        factor = common.schedule(run.step, seconds / (minutes * 60), 50, 0.05)
         for optim, rate in zip(optims, rates):
             common.set_rate(optim, rate * factor)
             optim.zero_grad(set_to_none=True)
-        mean.add(step_once(lessons, rng))
-        clip(moving)
+        run.mean.add(**step_once(lessons, rng))
+        common.clip_gradients(moving)
         for optim in optims:
             optim.step()
-        step += 1
-        if step % journal_every == 0:
-            journal.write(step, **mean.take())
-        if time.time() - saved > 60:
-            keep()
-            saved = time.time()
-    keep()
 
 
 def align(

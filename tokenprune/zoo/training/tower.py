@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,6 +161,20 @@ def new_tower() -> CLIPVisionModel:
     return tower
 
 
+def resume(
+    reader: nn.Module, optim: torch.optim.Optimizer, out: Path, name: str, start: str | None
+) -> dict[str, Any] | None:
+    """The state of the phase `name`, with which the reader and its optimiser go on, or None where it only begins: then
+    the reader is that of the phase `start`, if there is one."""
+    state = common.load(out / f"{name}.pt")
+    if state is not None:
+        reader.load_state_dict(state["reader"])
+        optim.load_state_dict(state["optim"])
+    elif start is not None:
+        reader.load_state_dict(common.load(out / f"{start}.pt")["reader"], strict=False)
+    return state
+
+
 def train(
     out: Path, minutes: float, window: int = 7, batch: int = 64, rate: float = 2e-3, compiled: bool = True,
     seed: int = 0, name: str = "tower", start: str | None = None,
@@ -170,27 +184,17 @@ def train(
     reader = PatchReader(new_tower())
     reader.tower.set_attn_implementation("eager")  # on a processor its backward pass is twice as fast
     optim = common.optimiser([reader], rate)
-    state, step, spent = common.load(out / f"{name}.pt"), 0, 0.0
-    if state is None and start is not None:
-        reader.load_state_dict(common.load(out / f"{start}.pt")["reader"], strict=False)
-    if state:
-        reader.load_state_dict(state["reader"])
-        optim.load_state_dict(state["optim"])
-        step, spent = int(state["step"]), float(state["seconds"])
-    rng = random.Random(seed * 1_000_003 + step)
-    journal = common.Journal(out / "log.jsonl", name, spent)
+    state = resume(reader, optim, out, name, start)
+
+    def contents() -> dict[str, Any]:
+        return {"reader": reader.state_dict(), "optim": optim.state_dict()}
+
+    run = common.Run(out, name, minutes, state, contents)
+    rng = random.Random(seed * 1_000_003 + run.step)
     forward = torch.compile(reader) if compiled else reader
-    mean, saved = common.Average(), time.time()
 
-    def keep() -> None:
-        state = {"reader": reader.state_dict(), "optim": optim.state_dict()}
-        common.save(out / f"{name}.pt", step=step, seconds=journal.seconds, **state)
-
-    while journal.seconds < minutes * 60:
-        share = journal.seconds / (minutes * 60)
-        common.set_rate(
-            optim, rate * min(1.0, (step + 1) / 100) * common.cosine(int(share * 1000), 1000, 0, 0.02)
-        )
+    for seconds in run.steps():
+        common.set_rate(optim, rate * common.schedule(run.step, seconds / (minutes * 60), 100, 0.02))
         windows = [random_window(rng, window) for _ in range(batch)]
         scenes = [training_scene(rng, one) for one in windows]
         images = torch.from_numpy(np.stack(list(map(pixels, scenes, windows))))
@@ -202,13 +206,6 @@ def train(
         loss, correct = loss_of(logits, scene, labels)
         optim.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        common.clip_gradients([reader])
         optim.step()
-        step += 1
-        mean.add(loss=loss.detach(), **correct)
-        if step % 50 == 0:
-            journal.write(step, **mean.take())
-        if time.time() - saved > 90:
-            keep()
-            saved = time.time()
-    keep()
+        run.mean.add(loss=loss.detach(), **correct)

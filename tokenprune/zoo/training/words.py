@@ -8,14 +8,14 @@ hour. The tower's last layers are later pulled to these tokens (`sight`).
 from __future__ import annotations
 
 import random
-import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..drawing import GRID
 from . import common, growth
-from .lessons import Lesson, Means, clip, clip_lesson, draw_reading, made_up, scene_lesson, teach
+from .lessons import Lesson, clip_lesson, draw_reading, made_up, scene_lesson, teach
 from .reading import CellWords, Decoder, Encoder, from_llava, new_text_model
 
 
@@ -32,8 +32,7 @@ def train(
     """
     torch.manual_seed(seed)
     device = common.device()
-    path = out / f"{name}.pt"
-    state, step, spent = common.load(path), 0, 0.0
+    state = common.load(out / f"{name}.pt")
     earlier = common.load(out / f"{start}.pt") if state is None and start else state
     if earlier is not None:
         model = growth.grown(growth.read(earlier, new_text_model), layers, new_text_model)
@@ -46,10 +45,16 @@ def train(
     optim = common.optimiser([model, words], rate)
     if state is not None:
         optim.load_state_dict(state["optim"])
-        step, spent = int(state["step"]), float(state["seconds"])
+
+    def contents() -> dict[str, Any]:
+        learnt = {"model": model.state_dict(), "words": words.state_dict()}
+        return {**learnt, "optim": optim.state_dict(), "layers": layers}
+
+    run = common.Run(
+        out, name, minutes, state, contents, journal_every, keep_every=60, mean=common.Means()
+    )  # fmt: skip
     decoder, encoder = Decoder(model), Encoder()
-    torch.manual_seed(seed * 1_000_003 + step)
-    journal, mean, saved = common.Journal(out / "log.jsonl", name, spent), Means(), time.time()
+    torch.manual_seed(seed * 1_000_003 + run.step)
 
     def draw(rng: random.Random) -> list[tuple[str, float, Lesson]]:
         single = rng.random() < lines
@@ -65,17 +70,9 @@ def train(
             found.append(("scene_", scene_weight, lesson))
         return found
 
-    lessons = common.drawn(draw, seed * 1_000_003 + step)
-
-    def keep() -> None:
-        common.save(
-            path, model=model.state_dict(), words=words.state_dict(), optim=optim.state_dict(), layers=layers,
-            step=step, seconds=journal.seconds,
-        )  # fmt: skip
-
-    while (share := journal.seconds / (minutes * 60)) < 1:
-        factor = min(1.0, (step + 1) / 100) * common.cosine(int(share * 1000), 1000, 0, 0.1)
-        common.set_rate(optim, rate * factor)
+    lessons = common.drawn(draw, seed * 1_000_003 + run.step)
+    for seconds in run.steps():
+        common.set_rate(optim, rate * common.schedule(run.step, seconds / (minutes * 60), 100, 0.1))
         optim.zero_grad(set_to_none=True)
         for mark, weight, lesson in next(lessons):
             lesson = lesson.to(device)
@@ -83,13 +80,6 @@ def train(
             (weight * loss).backward()
             if mark == "line_":
                 numbers = {mark + key: value for key, value in numbers.items()}
-            mean.add({f"{mark}loss": loss.item(), **numbers})
-        clip([model, words])
+            run.mean.add(**{f"{mark}loss": loss.item(), **numbers})
+        common.clip_gradients([model, words])
         optim.step()
-        step += 1
-        if step % journal_every == 0:
-            journal.write(step, **mean.take())
-        if time.time() - saved > 60:
-            keep()
-            saved = time.time()
-    keep()
