@@ -7,6 +7,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tokenprune.zoo import documents
 from tokenprune.zoo.pages import CELL, CHARACTERS, FACES, KINDS, LENGTH, TOKENS, draw_page
@@ -176,6 +178,14 @@ def test_fonts_ship_with_their_licence():
 )
 def test_edit_distance(a, b, distance):
     assert documents.edit_distance(a, b) == documents.edit_distance(b, a) == distance
+
+
+@settings(derandomize=True, deadline=None)
+@given(a=st.text("AB \n", max_size=12), b=st.text("AB \n", max_size=12))
+def test_edit_distance_is_that_of_the_metrics(a, b):
+    """The suites' own figures need no extra; those of the runner come from a library."""
+    levenshtein = pytest.importorskip("rapidfuzz.distance").Levenshtein
+    assert documents.edit_distance(a, b) == levenshtein.distance(a, b)
 
 
 def test_character_error_rate(samples):
