@@ -28,7 +28,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # only; a new room gets a line.
 BOTTOM = {"errors", "budget", "flops", "tokens", "recipe"}
 BESIDE = {"media", "viz", "zoo"}
-ENGINE = BOTTOM | {"kernels", "methods", "families", "hooks", "patching"}
+ENGINE = BOTTOM | {"kernels", "methods", "families", "hooks", "towers", "patching"}
 MAY_IMPORT = {
     "errors": set(),
     "budget": {"errors"},
@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "methods": BOTTOM | {"kernels"},
     "families": BOTTOM,
     "hooks": BOTTOM | {"families", "kernels"},
+    "towers": BOTTOM | {"kernels", "hooks"},
     "patching": ENGINE,
     "explain": ENGINE,
     "media": BOTTOM,

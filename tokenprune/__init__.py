@@ -4,6 +4,7 @@ from .errors import TokenPruneError
 from .methods import Reducer, get_method, list_methods, register
 from .patching import PatchHandle, patch_model, unpatch_model
 from .tokens import Selection, VisualTokens
+from .towers import TowerHandle, patch_tower
 
 __version__ = "0.1.0"
 
@@ -12,10 +13,12 @@ __all__ = [
     "Reducer",
     "Selection",
     "TokenPruneError",
+    "TowerHandle",
     "VisualTokens",
     "get_method",
     "list_methods",
     "patch_model",
+    "patch_tower",
     "register",
     "unpatch_model",
 ]

@@ -18,6 +18,7 @@ from .hooks.vision import TOWER_FIELDS
 from .methods import Reducer, get_method, list_methods
 from .recipe import Recipe, load_recipe
 from .tokens import PruneReport
+from .towers.patch import merged_in
 
 Method = str | Reducer
 Chain = Sequence[Method | tuple[str, dict[str, Any]]]
@@ -226,6 +227,11 @@ def check_method(method: Reducer, parts: Parts) -> None:
         raise UnsupportedModelError(
             f"{name} needs the vision tower's attention, and {type(parts.tower).__name__} does not use transformers' "
             f"attention interface; methods that need none: {', '.join(_free_of_tower())}"
+        )
+    if asked & {"saliency", "vision_keys"} and merged_in(parts.tower) is not None:
+        raise PatchError(
+            f"{name} reads the vision tower's attention, and patch_tower merges tokens in there; remove() that patch, or "
+            f"use a method that needs none: {', '.join(_free_of_tower())}"
         )
     for layer in method.cut_layers(parts.num_layers):
         if layer == 0 and asked & LAYER_FIELDS:

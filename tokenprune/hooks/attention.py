@@ -98,6 +98,11 @@ def _own_eager(module: nn.Module) -> Callable[..., Any]:
 _DISPATCHER = _Dispatcher()
 
 
+def is_tapped(root: nn.Module) -> bool:
+    """Somebody observes attention inside `root`."""
+    return any(_ATTRIBUTE in module.__dict__ for module in root.modules())
+
+
 class Taps:
     """The taps of one patch; `remove` undoes them."""
 
