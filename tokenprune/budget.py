@@ -79,7 +79,7 @@ def share_out(
 def resolve_layer(layer: float | int, num_layers: int, upper: int | None = None) -> int:
     """A decoder layer index; a float is a share of the depth. `upper` is the first layer that cannot be cut at."""
     upper = num_layers if upper is None else upper
-    ok = not isinstance(layer, bool) and isinstance(layer, numbers.Real)
+    ok = not isinstance(layer, bool) and isinstance(layer, numbers.Real) and math.isfinite(layer)
     index = -1
     if ok:
         index = (

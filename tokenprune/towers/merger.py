@@ -54,6 +54,7 @@ class Merger:
         self.tower, self.library, self.schedule = tower, library, schedule
         self.proportional, self.unmerge = proportional, unmerge
         self.enabled = True
+        self.handle: Any = None  # lives as long as the hooks, also where the caller dropped it
         self.blocks = library.blocks(tower)
         self.prefix = library.prefix(tower)
         self.call: Call | None = None  # while the blocks run

@@ -16,7 +16,7 @@ from .report import TowerReport
 from .schedule import Schedule
 
 METHODS = ("tome",)
-_PATCHED: weakref.WeakKeyDictionary[nn.Module, TowerHandle]
+_PATCHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[TowerHandle]]  # its hooks keep a handle alive, not this
 
 
 class TowerHandle:
@@ -24,6 +24,7 @@ class TowerHandle:
 
     def __init__(self, merger: Merger, method: str) -> None:
         self._merger = merger
+        merger.handle = self
         self.method = method
         self._active = True
 
@@ -123,7 +124,7 @@ def patch_tower(
         if not isinstance(value, bool):
             raise TokenPruneError(f"{name}={value!r}: True or False")
     if found in _PATCHED:
-        raise PatchError(f"{_PATCHED[found]!r} is on this tower already; remove() it first")
+        raise PatchError(f"{_PATCHED[found]()!r} is on this tower already; remove() it first")
     library.check(found, proportional)
     schedule = Schedule.of(len(library.blocks(found)), r, keep, layers)
     patches = library.patches(found)
@@ -137,7 +138,7 @@ def patch_tower(
     merger = Merger(found, library, schedule, proportional, unmerge)
     merger.install()
     handle = TowerHandle(merger, method)
-    _PATCHED[found] = handle
+    _PATCHED[found] = weakref.ref(handle)
     return handle
 
 
@@ -145,4 +146,4 @@ def merged_in(module: nn.Module | None) -> TowerHandle | None:
     """The patch on a tower in `module`, if there is one."""
     if module is None:
         return None
-    return next((_PATCHED[m] for m in module.modules() if m in _PATCHED), None)
+    return next((_PATCHED[m]() for m in module.modules() if m in _PATCHED), None)

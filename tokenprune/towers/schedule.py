@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,10 +34,12 @@ class Schedule:
             )
         return cls(depth, chosen, r=tuple(int(value) for value in each))
 
-    @functools.lru_cache(maxsize=256)  # noqa: B019 - a few sizes of picture, on a value that lives as long as its patch
     def counts(self, n: int) -> tuple[int, ...]:
         """Of a picture with n patches: how many are left after each of the `depth` blocks."""
-        left = _by_r(self.r, n, self.layers) if self.r is not None else _by_keep(self.keep or 1.0, n, self.layers)
+        if self.keep is not None:
+            left = _by_keep(self.keep, n, self.layers)
+        else:
+            left = _by_r(self.r or (), n, self.layers)
         after, out = dict(zip(self.layers, left)), []
         for block in range(self.depth):
             out.append(after.get(block, out[-1] if out else n))
