@@ -230,8 +230,8 @@ def check_method(method: Reducer, parts: Parts) -> None:
         )
     if asked & {"saliency", "vision_keys"} and merged_in(parts.tower) is not None:
         raise PatchError(
-            f"{name} reads the vision tower's attention, and patch_tower merges tokens in there; remove() that patch, or "
-            f"use a method that needs none: {', '.join(_free_of_tower())}"
+            f"{name} reads the vision tower's attention, and patch_tower merges tokens in there; remove() that "
+            f"patch, or use a method that needs none: {', '.join(_free_of_tower())}"
         )
     for layer in method.cut_layers(parts.num_layers):
         if layer == 0 and asked & LAYER_FIELDS:

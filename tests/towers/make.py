@@ -58,7 +58,9 @@ TOWERS = {
     "open_clip": lambda: open_clip_tower(ls_init_value=0.8, output_tokens=True),
     "open_clip-own-attention": lambda: open_clip_tower(block_type="custom", qk_norm=True),
     "open_clip-mean": lambda: open_clip_tower(pool_type="avg", output_tokens=True),
-    "open_clip-attention-pool": lambda: open_clip_tower(attentional_pool=True, attn_pooler_queries=5, output_dim=WIDTH),
+    "open_clip-attention-pool": lambda: open_clip_tower(
+        attentional_pool=True, attn_pooler_queries=5, output_dim=WIDTH
+    ),
 }
 PREFIX = {"siglip": 0, "timm-registers-mean": 4, "timm-attention-pool": 0, "deit": 2}
 

@@ -28,7 +28,9 @@ def parts(block: nn.Module, x: Tensor) -> dict:
     if hasattr(block, "self_attn"):  # transformers
         a = block.self_attn
         h = block.layer_norm1(x)
-        q, k, v = (p(h).unflatten(1, (a.num_heads, -1)).transpose(0, 1) for p in (a.q_proj, a.k_proj, a.v_proj))
+        q, k, v = (
+            p(h).unflatten(1, (a.num_heads, -1)).transpose(0, 1) for p in (a.q_proj, a.k_proj, a.v_proj)
+        )
         return {"q": q, "k": k, "v": v, "out": a.out_proj, "mlp": lambda y: block.mlp(block.layer_norm2(y))}
     a = block.attn
     if hasattr(a, "qkv"):  # timm

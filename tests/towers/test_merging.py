@@ -52,7 +52,9 @@ def close(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
 
 
 EVERYWHERE = [(name, "r") for name in TOWERS]
-ELSEWHERE = [(name, plan) for name in ("clip", "siglip", "deit", "open_clip") for plan in ("keep", "some layers")]
+ELSEWHERE = [
+    (name, plan) for name in ("clip", "siglip", "deit", "open_clip") for plan in ("keep", "some layers")
+]
 
 
 @pytest.mark.parametrize("name,plan", EVERYWHERE + ELSEWHERE)

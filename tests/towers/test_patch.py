@@ -34,6 +34,7 @@ def test_it_is_public():
 
 # -- taking back -------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("name", TOWERS)
 @pytest.mark.parametrize("unmerge", [True, False])
 def test_remove_restores_every_bit_and_hook(name, unmerge):
@@ -65,9 +66,8 @@ def test_context_manager_and_second_patch():
 
 
 def test_a_copy_of_a_patched_tower_says_so():
-    with patch_tower(tower("clip"), r=2):
-        with pytest.raises(PatchError, match="copy"):
-            copy.deepcopy(tower("clip"))(pictures())
+    with patch_tower(tower("clip"), r=2), pytest.raises(PatchError, match="copy"):
+        copy.deepcopy(tower("clip"))(pictures())
 
 
 def test_neither_activations_nor_towers_are_kept_alive():
@@ -88,6 +88,7 @@ def test_neither_activations_nor_towers_are_kept_alive():
 
 
 # -- other ways through the blocks -------------------------------------------------------------------------------
+
 
 def test_recorded_hidden_states_keep_their_shape():
     """Whether transformers installed its recorders before the patch or after it."""
@@ -113,7 +114,9 @@ def test_intermediate_features(name):
         every = model.forward_intermediates(x, **options)[key]
         assert [tuple(t.shape) for t in every] == [(2, 32, 5, 5)] * DEPTH
         assert handle.report.per_block == [19, 13, 7]
-        some = model.forward_intermediates(x, indices=[1], stop_early=True, intermediates_only=True, **options)[key]
+        some = model.forward_intermediates(
+            x, indices=[1], stop_early=True, intermediates_only=True, **options
+        )[key]
         assert torch.equal(some[0], every[1]) and handle.report.per_block == [19, 13]
         assert torch.equal(model.forward_intermediates(x, **options)[key][2], every[2])
 
@@ -146,7 +149,9 @@ SIZED = {
     "siglip": lambda: SiglipVisionModel(SiglipVisionConfig(**REAL, image_size=112, patch_size=8)),
     "timm": lambda: timm_tower(embed_dim=192, num_heads=3, mlp_ratio=4, img_size=112),
     "open_clip": lambda: open_clip_tower().__class__(112, 8, 192, 3, 3, 4.0),
-    "open_clip, own attention": lambda: open_clip_tower().__class__(112, 8, 192, 3, 3, 4.0, block_type="custom"),
+    "open_clip, own attention": lambda: open_clip_tower().__class__(
+        112, 8, 192, 3, 3, 4.0, block_type="custom"
+    ),
 }
 
 
@@ -156,7 +161,9 @@ def counted(model: nn.Module, x: torch.Tensor) -> int:
     start = stack[0].register_forward_pre_hook(lambda *_: counter.__enter__() and None, prepend=True)
     end = stack[-1].register_forward_hook(lambda *_: counter.__exit__(None, None, None))
     try:
-        with torch.enable_grad():  # else torch's packed attention is one operation that the counter does not know
+        with (
+            torch.enable_grad()
+        ):  # else torch's packed attention is one operation that the counter does not know
             model(x)
     finally:
         start.remove()
@@ -181,6 +188,7 @@ def test_flops_agree_with_the_counter_of_torch(name, unmerge):
 
 
 # -- refusals: nothing was changed --------------------------------------------------------------------------------
+
 
 def refused(model, error, match, **call):
     before = state_of(model) if isinstance(model, nn.Module) else None

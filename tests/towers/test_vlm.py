@@ -99,9 +99,10 @@ def test_methods_that_read_the_towers_attention_are_refused_either_way(method):
     family = FAMILIES["llava"]
     model, inputs = family.build(), family.inputs("single")
     plain = model(**inputs).logits
-    with patch_tower(model.model.vision_tower, r=2):
-        with pytest.raises(PatchError, match=r"patch_tower merges.*uniform"):
-            patch_model(model, method, keep=0.5)
+    tower = patch_tower(model.model.vision_tower, r=2)
+    with pytest.raises(PatchError, match=r"patch_tower merges.*uniform"):
+        patch_model(model, method, keep=0.5)
+    tower.remove()
     with patch_model(model, method, keep=0.5):
         with pytest.raises(PatchError, match="reads the attention of this tower"):
             patch_tower(model.model.vision_tower, r=2)
@@ -122,7 +123,6 @@ def test_generation_is_shorter_in_the_tower_only():
 def test_merged_tokens_do_not_fit_the_placeholders_without_unmerge():
     family = FAMILIES["llava"]
     model = family.build()
-    with patch_tower(model.model.vision_tower, r=4, unmerge=False):
-        with pytest.raises(ValueError, match="match"):
-            model(**family.inputs("single"))
+    with patch_tower(model.model.vision_tower, r=4, unmerge=False), pytest.raises(ValueError, match="match"):
+        model(**family.inputs("single"))
     assert len(blocks(model.model.vision_tower)) == 3

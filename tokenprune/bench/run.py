@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from . import decode, entropy, fixation, fixation_grid, prefill, progressive
+from . import decode, entropy, fixation, fixation_grid, prefill, progressive, tower
 from .machine import machine, versions
 from .result import BenchResult
 from .sizes import SIZES, Size, size
@@ -18,6 +18,7 @@ KINDS = {
     "entropy": entropy.measure,
     "fixation": fixation.measure,
     "progressive": progressive.measure,
+    "tower": tower.measure,
 }
 GRIDS = {"fixation grid": fixation_grid.measure}
 

@@ -36,7 +36,7 @@ class Size:
     keep: float = 0.25
     rounds: int = 20
     quick: int = 5
-    kind: str = "prefill"  # or "decode", "entropy", "fixation", "fixation grid", "progressive"
+    kind: str = "prefill"  # or "decode", "entropy", "fixation", "fixation grid", "progressive", "tower"
     lengths: tuple[int, ...] = ()  # of a grid: visual tokens, in place of `grid`
     batches: tuple[int, ...] = ()  # of a grid
     vocabulary: int = VOCAB
@@ -99,6 +99,8 @@ SIZES = {
             kind="fixation grid", lengths=(500, 1000, 2000, 4900, 16000), batches=(1, 4, 8, 32), vocabulary=152064,
             asked=True,
         ),
+        Size("tower-196", 12, 768, 3072, 12, 12, 14, text=0, rounds=20, quick=3, kind="tower"),  # ViT-B/16 at 224
+        Size("tower-576", 12, 768, 3072, 12, 12, 24, text=0, rounds=20, quick=3, kind="tower"),  # and at 384 pixels
     )
 }  # fmt: skip
 

@@ -28,7 +28,7 @@ def bench(
     only: list[str] = typer.Option(
         [],
         "--only",
-        help="small-1k, small-4k, 7b2, decode28, entropy, fixation, fixation-grid or progressive; may be repeated.",
+        help="The name of a size, such as decode28 or fixation-grid; may be repeated.",
     ),
     quick: bool = typer.Option(False, "--quick", help="Fewer rounds: a first look, not a result."),
     pairs: int = typer.Option(None, "--pairs", min=1, help="Rounds of every size; 20 or more make a result."),

@@ -185,7 +185,9 @@ class Merger:
             if call is None or not call.goal(index):
                 return None
             if call.keys is None:
-                raise PatchError(f"block {index} of the tower showed no keys; its attention is not its own class's")
+                raise PatchError(
+                    f"block {index} of the tower showed no keys; its attention is not its own class's"
+                )
             call.step = merge(call.groups, call.keys, self.prefix, call.goal(index))
             call.entered = call.step.means(args[0])
             return (call.entered, *args[1:])

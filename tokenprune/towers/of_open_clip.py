@@ -33,7 +33,9 @@ class OpenClip(Library):
 
     def check(self, tower: nn.Module, proportional: bool) -> None:
         if not tower.transformer.batch_first:
-            raise UnsupportedModelError("this open_clip tower runs its blocks as (tokens, batch, width); build it batch_first")
+            raise UnsupportedModelError(
+                "this open_clip tower runs its blocks as (tokens, batch, width); build it batch_first"
+            )
         if any(getattr(b.attn, "logit_scale", None) is not None for b in self.blocks(tower)):
             raise UnsupportedModelError("scaled cosine attention of open_clip shows no keys to compare")
 
@@ -67,7 +69,9 @@ class OpenClip(Library):
             if getattr(tower, "attn_pool_type", "") == "cascade":
                 del pools[1]  # reads what the first has pooled
             found = [m for m in pools if m is not None]
-            return [m.register_forward_pre_hook(lambda _, args: (whole(args[0]), *args[1:])).remove for m in found]
+            return [
+                m.register_forward_pre_hook(lambda _, args: (whole(args[0]), *args[1:])).remove for m in found
+            ]
         if tower.pool_type != "avg":
             return []
         original = tower._global_pool

@@ -68,7 +68,9 @@ class Transformers(Library):
 
     def pool(self, tower: nn.Module, whole: Callable[[Tensor], Tensor]) -> list[Undo]:
         heads = [m for name, m in tower.named_modules() if name.split(".")[-1] == "head"]
-        return [m.register_forward_pre_hook(lambda _, args: (whole(args[0]), *args[1:])).remove for m in heads]
+        return [
+            m.register_forward_pre_hook(lambda _, args: (whole(args[0]), *args[1:])).remove for m in heads
+        ]
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

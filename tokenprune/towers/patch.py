@@ -16,7 +16,9 @@ from .report import TowerReport
 from .schedule import Schedule
 
 METHODS = ("tome",)
-_PATCHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[TowerHandle]]  # its hooks keep a handle alive, not this
+_PATCHED: weakref.WeakKeyDictionary[
+    nn.Module, weakref.ref[TowerHandle]
+]  # its hooks keep a handle alive, not this
 
 
 class TowerHandle:

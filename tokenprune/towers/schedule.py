@@ -23,7 +23,9 @@ class Schedule:
     def of(cls, depth: int, r: object, keep: object, layers: object) -> Schedule:
         """From what a user gives; `BudgetError` names the range."""
         if (r is None) == (keep is None):
-            raise BudgetError("give either r, tokens merged in each block, or keep, the share left at the end")
+            raise BudgetError(
+                "give either r, tokens merged in each block, or keep, the share left at the end"
+            )
         chosen = _layers(layers, depth)
         if keep is not None:
             return cls(depth, chosen, keep=check_keep(keep))
@@ -54,7 +56,9 @@ def _layers(layers: object, depth: int) -> tuple[int, ...]:
     if layers is None:
         return tuple(range(depth))
     if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
-        raise BudgetError(f"layers={layers!r}: a list of blocks from 0 to {depth - 1}, or of shares of the depth")
+        raise BudgetError(
+            f"layers={layers!r}: a list of blocks from 0 to {depth - 1}, or of shares of the depth"
+        )
     return tuple(sorted({resolve_layer(layer, depth) for layer in layers}))
 
 
