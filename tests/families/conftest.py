@@ -24,8 +24,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     facts = dict(report.user_properties)
     if report.when != "call" or "behaviour" not in facts:
         return
-    key = (facts["family"], facts["behaviour"])
-    _OUTCOMES[key] = _OUTCOMES.get(key, True) and report.passed
+    for name in {"behaviour", "video"} & set(facts):
+        key = (facts["family"], facts[name])
+        _OUTCOMES[key] = _OUTCOMES.get(key, True) and report.passed
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -25,6 +25,8 @@ def _record(request, record_property):
     if marker and "name" in request.node.callspec.params:
         record_property("family", request.node.callspec.params["name"])
         record_property("behaviour", marker.args[0])
+        if request.node.callspec.params.get("kind", "").startswith(("video", "mixed", "thin")):
+            record_property("video", "10 video")
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +54,7 @@ def test_all_true_is_bit_equal_and_so_is_the_model_afterwards(name, kind, attn):
     options = dict(max_new_tokens=3, do_sample=False)
     tokens = model.generate(**inputs, **options)
     for reducer in (AllTrue(), get_method("uniform", keep=1.0)):
-        with patch_model(model, reducer):
+        with patch_model(model, reducer, family.reader):
             assert torch.equal(model(**inputs).logits, plain)
             assert torch.equal(model.generate(**inputs, **options), tokens)
     assert torch.equal(model(**inputs).logits, plain)
@@ -70,7 +72,7 @@ def test_pruned_prefill_and_decode_equal_the_masked_reference(name, kind, k, att
     wanted = reference_prefill(model, inputs, dropped, k)
     tokens, steps = reference_generate(model, inputs, dropped, k, steps=3)
     kept = real_tokens(inputs) & ~dropped
-    with patch_model(model, METHODS[k]()) as handle:
+    with patch_model(model, METHODS[k](), family.reader) as handle:
         assert worst(model(**inputs).logits, wanted, kept) < TOLERANCE
         out = model.generate(
             **inputs, max_new_tokens=3, do_sample=False, output_logits=True, return_dict_in_generate=True
@@ -94,7 +96,7 @@ def test_a_padded_batch_equals_its_rows(name, kind, k):
     family = FAMILIES[name]
     model = family.build()
     options = dict(max_new_tokens=3, do_sample=False, output_logits=True, return_dict_in_generate=True)
-    with patch_model(model, METHODS[k]()):
+    with patch_model(model, METHODS[k](), family.reader):
         together = model.generate(**family.inputs(kind), **options)
         alone = [model.generate(**row, **options) for row in family.rows(kind)]
     for step, got in enumerate(together.logits):

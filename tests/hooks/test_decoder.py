@@ -55,7 +55,7 @@ def test_fields_are_those_of_the_layer_before(name, kind, attn):
     inputs, spy = family.inputs(kind), SpyAtLayer(fields=FIELDS, layer=K)
     attention, hidden = reference(family, inputs)
     model = family.build(attn=attn)
-    with patch_model(model, spy) as handle:
+    with patch_model(model, spy, family.reader) as handle:
         model(**inputs)
         finder = handle._engine.question
         seen = spy.take()

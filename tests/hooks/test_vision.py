@@ -63,7 +63,7 @@ def test_tower_fields_equal_the_eager_tower(name, kind, attn):
     places = [(r, where) for r, row in enumerate(family.visual_positions(inputs)) for where in row]
     wanted = {f: in_prompt_order(family, inputs, v) for f, v in expected(name, model, inputs).items()}
     spy = Spy(fields=FIELDS)
-    with patch_model(model, spy):
+    with patch_model(model, spy, family.reader):
         model(**inputs)
         forward = spy.images()
         model.generate(**inputs, max_new_tokens=2, do_sample=False)

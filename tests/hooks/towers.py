@@ -12,11 +12,12 @@ from tests.tiny.models import FAMILIES
 from tests.tiny.reference import eager
 
 BLOCK = {"llava": 1, "vipllava": 2, "llava_next": 1, "qwen2_vl": 2, "qwen2_5_vl": 3, "qwen3_vl": 3, "glm4v": 2}
+BLOCK |= {"llava_next_video": 1, "video_llava": 1, "video_llama_3": 2}
 """The block whose output the model reads (its last full one); 1, the last one, in the other towers."""
 
-TOWERS = ("vision_tower", "visual", "vision_model")
-PROJECTORS = ("multi_modal_projector", "connector", "visual.merger")
-CLS = ("llava", "vipllava", "llava_next", "internvl")
+TOWERS = ("vision_tower", "visual", "vision_model", "image_tower")
+PROJECTORS = ("multi_modal_projector", "connector", "visual.merger", "projector")
+CLS = ("llava", "vipllava", "llava_next", "llava_next_video", "video_llava", "internvl")
 
 
 def find(model, names) -> torch.nn.Module:
@@ -38,7 +39,7 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
     block = blocks(find(model, TOWERS))[BLOCK.get(name, 1)]
 
     def standard(module, args, output):
-        weights.extend(output[1])  # one (heads, P, P) per picture
+        weights.extend(w.flatten(0, -3) for w in output[1])  # one (heads, P, P) per picture; a packing tower's alone
 
     def packed(module, args, kwargs, output):
         """Qwen's attention returns no weights: again from its own projections, frame by frame."""
@@ -61,6 +62,9 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
     else:
         attention = next(m for n, m in block.named_modules() if n in ("self_attn", "attention"))
         hooks = [attention.register_forward_hook(standard)]
+    if name == "video_llava":  # a second tower
+        twin = blocks(model.model.video_tower)[BLOCK[name]]
+        hooks.append(twin.self_attn.register_forward_hook(standard))
     if name == "glm4v":
         projector = model.model.visual.downsample
     else:
@@ -135,6 +139,10 @@ def per_picture(name: str, inputs: dict, patches: list[Tensor]) -> list[Tensor]:
     if name == "mistral3":
         sizes = (inputs["image_sizes"] // 4).tolist()
         return [halved(p, h, w) for p, (h, w) in zip(torch.cat(patches).split([h * w for h, w in sizes]), sizes)]
+    if name in ("llava_next_video", "video_llava"):
+        return per_clip(name, inputs, patches)
+    if name == "video_llama_3":
+        return per_cells(inputs, torch.cat(patches))
     if name in ("llava_next", "llava_onevision"):
         return per_anyres(name, inputs, torch.stack(patches))
     out, rest = [], torch.cat(patches)
@@ -160,8 +168,42 @@ def per_anyres(name: str, inputs: dict, patches: Tensor) -> list[Tensor]:
     return out + [video_frames(v) for v in videos if len(v)]
 
 
+def per_clip(name: str, inputs: dict, patches: list[Tensor]) -> list[Tensor]:
+    """LLaVA-NeXT-Video and Video-LLaVA: images, then clips of three frames."""
+    sizes = [tuple(s) for s in inputs.get("image_sizes", torch.zeros(0, 2)).tolist()]
+    crops, out = 3 if name == "llava_next_video" else 1, []
+    for i in range(len(inputs.get("pixel_values", ()))):
+        base, *rest = patches[i * crops : (i + 1) * crops]
+        if rest:
+            first, second = (crop.unflatten(0, (4, 4)) for crop in rest)
+            wide = sizes[i] == (10, 60)  # the outer two rows, or columns, are padding
+            both = torch.cat([first, second], 1)[1:3] if wide else torch.cat([first, second], 0)[:, 1:3]
+            base = torch.cat([base, with_newlines(both)])
+        out.append(base)
+    frames = patches[len(out) * crops :]
+    if name == "llava_next_video":
+        frames = [f if len(f) == 4 else halved(f, 4, 4) for f in frames]
+    else:
+        frames = [f if len(f) == 10 else torch.cat([f.mean(0, keepdim=True), f]) for f in frames]
+    return out + [torch.cat(frames[i : i + 3]) for i in range(0, len(frames), 3)]
+
+
+def per_cells(inputs: dict, patches: Tensor) -> list[Tensor]:
+    """VideoLLaMA 3: images of one patch a token, videos of four, of which the processor's mask leaves some."""
+    empty, out = torch.zeros(0, 3, dtype=torch.long), []
+    images, videos = (inputs.get(f"{kind}_grid_thw", empty).prod(1).tolist() for kind in ("image", "video"))
+    shrunk = len(patches) < sum(images) + sum(videos)
+    kept = list(inputs.get("video_compression_mask", empty).split([n // 4 for n in videos])) if videos else []
+    for i, n in enumerate([n // 4 if shrunk and i >= len(images) else n for i, n in enumerate(images + videos)]):
+        tokens, patches = patches[:n], patches[n:]
+        if i >= len(images):
+            tokens = (tokens if shrunk else tokens.unflatten(0, (-1, 4)).mean(1))[kept[i - len(images)]]
+        out.append(tokens)
+    return out
+
+
 def join_tiles(name: str, inputs: dict, tiles: list[Tensor]) -> list[Tensor]:
-    """Tiles of one picture one after the other, thumbnail last."""
+    """Tiles of one picture one after the other, thumbnail last; so are frames of one video."""
     counts = [len(where) // 16 for row in FAMILIES[name].visual_positions(inputs) for where in row]
     return [torch.cat([tiles.pop(0) for _ in range(c)]) for c in counts]
 
@@ -179,7 +221,7 @@ def expected(name: str, model, inputs: dict) -> dict[str, list[Tensor]]:
     elif name == "internvl":  # reads cells of 2 x 2 patches side by side: nothing left to pool
         saliency = per_picture(name, inputs, attention)
         return {"saliency": saliency, "vision_features": join_tiles(name, inputs, list(torch.cat(features)))}
-    if not name.startswith(("qwen", "glm", "mistral3")):
+    if not name.startswith(("qwen", "glm", "mistral3", "video_llama")):
         features = [p for f in features for p in f]
     return {
         "saliency": per_picture(name, inputs, attention),

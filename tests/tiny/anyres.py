@@ -1,7 +1,7 @@
-"""LLaVA-NeXT and LLaVA-OneVision: a base image, then tiles cut to its aspect ratio, a newline after each row.
+"""LLaVA-NeXT, its video sibling and LLaVA-OneVision: a base image, then tiles cut to its aspect ratio, a newline after each row.
 
 Media names: "HxW" the image's size in pixels; "HxW:base" an image without tiles, as in a OneVision row with
-several; "video" five frames. The token counts are worked out by hand, and the models refuse wrong ones.
+several; "video" some frames. The token counts are worked out by hand, and the models refuse wrong ones.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from transformers import (
     LlamaConfig,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
+    LlavaNextVideoConfig,
+    LlavaNextVideoForConditionalGeneration,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     Qwen2Config,
@@ -31,6 +33,11 @@ TOKENS = {(20, 40): BASE + 3 * (6 + 1), (60, 10): BASE + 6 * (1 + 1)}
 VIDEO_FRAMES = 5
 VIDEO_TOKENS = VIDEO_FRAMES * 2 * 2 + 1  # 3 x 3 pooled to 2 x 2 a frame, one newline at the end
 
+# LLaVA-NeXT-Video has 4 x 4 patches, as its pooling wants even sides. Both images fill 2 of the 4 rows or columns of
+# their pinpoint: 2 rows of 8, and 8 rows of 2, with newlines.
+NEXT_VIDEO_PATCH, NEXT_VIDEO_FRAMES = 6, 3
+NEXT_VIDEO_TOKENS = {(10, 60): 16 + 2 * (8 + 1), (60, 10): 16 + 8 * (2 + 1), "video": NEXT_VIDEO_FRAMES * 2 * 2}
+
 NEXT_PROMPTS = {
     "single": [[4, "20x40", 6]],
     "multi": [[4, "60x10", 3, "20x40", 6]],
@@ -47,6 +54,28 @@ ONEVISION_PROMPTS = {
     "mixed_batch": [[3, "60x10:base", 2, "video", 2, "20x40:base", 6], [2, "video", 2, "20x40", 7]],
     "text": [[11]],
 }
+
+NEXT_VIDEO_PROMPTS = {
+    "single": [[4, "60x10", 6]],
+    "multi": [[4, "60x10", 3, "10x60", 6]],
+    "batch": [[4, "60x10", 3, "10x60", 6], [2, "10x60", 7]],
+    "video": [[4, "video", 6]],
+    "mixed_batch": [[3, "60x10", 2, "video", 2, "10x60", 6], [2, "video", 3, "10x60", 7]],
+    "text": [[11]],
+}
+
+
+def make_next_video():
+    return LlavaNextVideoForConditionalGeneration(
+        LlavaNextVideoConfig(
+            # its images have 32 patches; another width, so that no test takes (patches, features) for a square
+            vision_config=clip(image_size=SIDE, patch_size=NEXT_VIDEO_PATCH, hidden_size=24),
+            text_config=LlamaConfig(**TEXT),
+            image_token_index=IMAGE,
+            video_token_index=VIDEO,
+            image_grid_pinpoints=PINPOINTS,
+        )
+    )
 
 
 def make_next():
@@ -95,6 +124,15 @@ def media(name: str, seed: str) -> Media:
     return Media("image", [IMAGE] * count, payload)
 
 
+def media_next_video(name: str, seed: str) -> Media:
+    if name == "video":
+        values = pixels(NEXT_VIDEO_FRAMES, 3, SIDE, SIDE, seed=seed)
+        return Media("video", [VIDEO] * NEXT_VIDEO_TOKENS[name], {"pixel_values_videos": values})
+    size = tuple(map(int, name.split("x")))
+    payload = {"pixel_values": pixels(TILES, 3, SIDE, SIDE, seed=seed), "image_sizes": torch.tensor(size)}
+    return Media("image", [IMAGE] * NEXT_VIDEO_TOKENS[size], payload)
+
+
 def collate(rows: list[list[Media]]) -> dict[str, torch.Tensor]:
     out = {}
     images = [m.payload for row in rows for m in row if m.kind == "image"]
@@ -129,8 +167,26 @@ def lengths(inputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
     return {"image": counts, "video": [VIDEO_TOKENS] * len(inputs.get("pixel_values_videos", ()))}
 
 
+def lengths_next_video(inputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
+    sizes = inputs["image_sizes"].tolist() if "image_sizes" in inputs else []
+    videos = len(inputs.get("pixel_values_videos", ()))
+    return {
+        "image": [NEXT_VIDEO_TOKENS[tuple(size)] for size in sizes],
+        "video": [NEXT_VIDEO_TOKENS["video"]] * videos,
+    }
+
+
 FAMILIES = [
     Family("llava_next", make_next, media, collate, lengths, NEXT_PROMPTS),
+    Family(
+        "llava_next_video",
+        make_next_video,
+        media_next_video,
+        collate,
+        lengths_next_video,
+        NEXT_VIDEO_PROMPTS,
+        video_token_id=VIDEO,
+    ),
     Family(
         "llava_onevision",
         make_onevision,

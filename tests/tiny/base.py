@@ -112,6 +112,9 @@ class Family:
     bos_first: bool = True
     image_token_id: int = IMAGE
     video_token_id: int | None = None
+    # (B, L) ids -> 0 text, 1 image, 2 video, where neither types nor ids tell
+    kinds_of: Callable[[Tensor], Tensor] | None = None
+    reader: object = None  # for `patch_model(..., processor)` where only words tell a video's frames from images
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -170,6 +173,8 @@ class Family:
         ids = inputs["input_ids"]
         if self.types and self.types_mark_media:  # GLM's videos are made of image ids, only the types tell
             kinds = inputs[self.types]
+        elif self.kinds_of:
+            kinds = self.kinds_of(ids)
         else:
             kinds = (ids == self.image_token_id) * 1 + (ids == self.video_token_id) * 2
         left = {kind: list(counts) for kind, counts in self.lengths(inputs).items()}

@@ -1,4 +1,7 @@
-"""LLaVA and VipLLaVA: CLIP tower with a CLS token, LLaMA, a fixed 5 x 5 tokens an image."""
+"""LLaVA, VipLLaVA and Video-LLaVA: CLIP tower with a CLS token, LLaMA, a fixed number of tokens an image.
+
+Video-LLaVA has a tower of its own for videos, whose frames keep their CLS token.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,28 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    VideoLlavaConfig,
+    VideoLlavaForConditionalGeneration,
     VipLlavaConfig,
     VipLlavaForConditionalGeneration,
 )
 
-from .base import IMAGE, TEXT, Family, Media, constant, pixels
+from .base import IMAGE, TEXT, VIDEO, Family, Media, constant, pixels
 
 SIDE, PATCH = 40, 8
 TOKENS = (SIDE // PATCH) ** 2
+VIDEO_SIDE, VIDEO_FRAMES = 24, 3
+VIDEO_PATCHES = (VIDEO_SIDE // PATCH) ** 2
 
 PROMPTS = {
     "single": [[4, "image", 6]],
     "multi": [[4, "image", 3, "image", 6]],
     "batch": [[4, "image", 3, "image", 6], [2, "image", 7]],
     "text": [[11]],
+}
+VIDEO_PROMPTS = PROMPTS | {
+    "video": [[4, "video", 6]],
+    "mixed_batch": [[3, "image", 2, "video", 2, "image", 6], [2, "video", 3, "image", 7]],
 }
 
 
@@ -62,6 +73,17 @@ def make_vipllava():
     )
 
 
+def make_video_llava():
+    return VideoLlavaForConditionalGeneration(
+        VideoLlavaConfig(
+            vision_config=clip(image_size=VIDEO_SIDE),
+            text_config=LlamaConfig(**TEXT),
+            image_token_index=IMAGE,
+            video_token_index=VIDEO,
+        )
+    )
+
+
 def media(name: str, seed: str) -> Media:
     return Media("image", [IMAGE] * TOKENS, {"pixel_values": pixels(3, SIDE, SIDE, seed=seed)})
 
@@ -70,7 +92,41 @@ def collate(rows: list[list[Media]]) -> dict[str, torch.Tensor]:
     return {"pixel_values": torch.stack([m.payload["pixel_values"] for row in rows for m in row])}
 
 
+def video_media(name: str, seed: str) -> Media:
+    if name == "video":
+        values = pixels(VIDEO_FRAMES, 3, VIDEO_SIDE, VIDEO_SIDE, seed=seed)
+        return Media("video", [VIDEO] * (VIDEO_FRAMES * (1 + VIDEO_PATCHES)), {"pixel_values_videos": values})
+    values = pixels(3, VIDEO_SIDE, VIDEO_SIDE, seed=seed)
+    return Media("image", [IMAGE] * VIDEO_PATCHES, {"pixel_values": values})
+
+
+def collate_video(rows: list[list[Media]]) -> dict[str, torch.Tensor]:
+    payloads = [m.payload for row in rows for m in row]
+    out = {}
+    for name in ("pixel_values", "pixel_values_videos"):
+        values = [p[name] for p in payloads if name in p]
+        if values:
+            out[name] = torch.stack(values)
+    return out
+
+
+def video_lengths(inputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
+    return {
+        "image": [VIDEO_PATCHES] * len(inputs.get("pixel_values", ())),
+        "video": [VIDEO_FRAMES * (1 + VIDEO_PATCHES)] * len(inputs.get("pixel_values_videos", ())),
+    }
+
+
 FAMILIES = [
     Family("llava", make_llava, media, collate, constant(TOKENS), PROMPTS),
     Family("vipllava", make_vipllava, media, collate, constant(TOKENS), PROMPTS),
+    Family(
+        "video_llava",
+        make_video_llava,
+        video_media,
+        collate_video,
+        video_lengths,
+        VIDEO_PROMPTS,
+        video_token_id=VIDEO,
+    ),
 ]

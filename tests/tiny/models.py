@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import anyres, gemma, llava, qwen, tiled
+from . import anyres, gemma, llava, qwen, tiled, videollama
 from .base import Family, Media, dropped_from, fixed_mask
 
-MODULES = (llava, qwen, gemma, anyres, tiled)
+MODULES = (llava, qwen, gemma, anyres, tiled, videollama)
 FAMILIES: dict[str, Family] = {family.name: family for module in MODULES for family in module.FAMILIES}
 
 __all__ = ["FAMILIES", "Family", "Media", "dropped_from", "fixed_mask"]

@@ -1,7 +1,9 @@
 """InternVL, SmolVLM, Idefics3 (images as tiles of one size) and Mistral 3 (Pixtral: any size, break tokens).
 
 Media names of the first three: "plain", or "tiles": two tiles and a thumbnail, together ONE image (48 tokens).
-Their payload does not say which tiles make an image; only the marks in the ids do. Mistral 3: merged cells "HxW".
+Their payload does not say which tiles make an image; only the marks in the ids do. InternVL and SmolVLM: "video",
+three frames that are images by payload and placeholders, and ONE video by the words between. Mistral 3: merged cells
+"HxW".
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ from transformers import (
     SmolVLMForConditionalGeneration,
 )
 
+from . import labels
 from .base import (
     FAKE_IMAGE,
     GLOBAL_IMAGE,
     IMAGE,
     IMAGE_BREAK,
+    PAD,
     ROW_COL,
     TEXT,
     VISION_END,
@@ -42,6 +46,7 @@ from .base import (
 SIDE, PATCH, MERGE = 32, 4, 2
 TOKENS = (SIDE // PATCH // MERGE) ** 2  # 16 a tile
 NEWLINE = 21
+FRAMES = 3
 
 PROMPTS = {
     "single": [[4, "plain", 6]],
@@ -50,6 +55,10 @@ PROMPTS = {
     "tiles": [[4, "tiles", 6]],
     "tiles_batch": [[4, "tiles", 3, "plain", 6], [2, "tiles", 7]],
     "text": [[11]],
+}
+CLIP_PROMPTS = PROMPTS | {
+    "video": [[4, "video", 6]],
+    "mixed_batch": [[3, "plain", 2, "video", 2, "plain", 6], [2, "video", 3, "video", 2, "tiles", 7]],
 }
 MISTRAL_PROMPTS = {
     "single": [[4, "4x5", 6]],
@@ -102,11 +111,14 @@ def make_mistral():
 
 
 def tile_values(name: str, seed: str) -> torch.Tensor:
-    return pixels(3 if name == "tiles" else 1, 3, SIDE, SIDE, seed=seed)
+    return pixels({"tiles": 3, "video": FRAMES}.get(name, 1), 3, SIDE, SIDE, seed=seed)
 
 
 def internvl_media(name: str, seed: str) -> Media:
     values = tile_values(name, seed)
+    if name == "video":
+        frame = [VISION_START, *[IMAGE] * TOKENS, VISION_END]
+        return Media("video", labels.numbered([frame] * FRAMES), {"pixel_values": values})
     # tiles follow each other without a mark
     ids = [VISION_START, *[IMAGE] * (TOKENS * len(values)), VISION_END]
     return Media("image", ids, {"pixel_values": values})
@@ -114,6 +126,9 @@ def internvl_media(name: str, seed: str) -> Media:
 
 def idefics_media(name: str, seed: str) -> Media:
     values = tile_values(name, seed)
+    if name == "video":
+        frame = [FAKE_IMAGE, GLOBAL_IMAGE, *[IMAGE] * TOKENS, FAKE_IMAGE]
+        return Media("video", labels.timed([frame] * FRAMES), {"pixel_values": values})
     ids = []
     for _ in values[:-1]:  # the row and column token is text
         ids += [FAKE_IMAGE, ROW_COL, *[IMAGE] * TOKENS]
@@ -173,16 +188,28 @@ def mistral_lengths(inputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
     return {"image": (sizes // (PATCH * MERGE)).prod(-1).tolist(), "video": []}
 
 
-def idefics(name, model_class, config_class):
-    return Family(
-        name,
-        functools.partial(make_idefics, model_class, config_class),
-        idefics_media,
-        collate_idefics,
-        functools.partial(marked_lengths, opened=GLOBAL_IMAGE, closed=FAKE_IMAGE),
-        PROMPTS,
-    )
+def clip_kinds(ids: torch.Tensor, *, label: list[int]) -> torch.Tensor:
+    """1 at images, 2 at frames: `label` stands right before a frame's first id, 0 in it for any digit."""
+    kinds = (ids == IMAGE).long()
+    for row, kind in zip(ids.tolist(), kinds):
+        for start in range(len(label), len(row)):
+            before = [0 if labels.ZERO <= i < labels.ZERO + 10 else i for i in row[start - len(label) : start]]
+            if row[start] == IMAGE and before == label:
+                kind[start : start + TOKENS] = 2
+    return kinds
 
+
+def clip_lengths(inputs: dict[str, torch.Tensor], *, label: list[int], **marks: int) -> dict[str, list[int]]:
+    """As `marked_lengths` for what is no frame; all videos are of `FRAMES` frames."""
+    frames = clip_kinds(inputs["input_ids"], label=label) == 2
+    images = marked_lengths({"input_ids": inputs["input_ids"].masked_fill(frames, PAD)}, **marks)["image"]
+    videos = int(frames.sum()) // (FRAMES * TOKENS)
+    return {"image": [n for n in images if n], "video": [FRAMES * TOKENS] * videos}
+
+
+INTERNVL = {"label": [labels.FRAME, 0, labels.COLON, labels.SPACE, VISION_START]}
+SMOLVLM = {"label": [labels.FRAME_FROM, 0, 0, labels.COLON, 0, 0, labels.COLON, FAKE_IMAGE, GLOBAL_IMAGE]}
+IDEFICS_MARKS = {"opened": GLOBAL_IMAGE, "closed": FAKE_IMAGE}
 
 FAMILIES = [
     Family(
@@ -190,10 +217,28 @@ FAMILIES = [
         make_internvl,
         internvl_media,
         collate_internvl,
-        functools.partial(marked_lengths, opened=VISION_START, closed=VISION_END),
+        functools.partial(clip_lengths, opened=VISION_START, closed=VISION_END, **INTERNVL),
+        CLIP_PROMPTS,
+        kinds_of=functools.partial(clip_kinds, **INTERNVL),
+        reader=labels.Reader(),
+    ),
+    Family(
+        "smolvlm",
+        functools.partial(make_idefics, SmolVLMForConditionalGeneration, SmolVLMConfig),
+        idefics_media,
+        collate_idefics,
+        functools.partial(clip_lengths, **IDEFICS_MARKS, **SMOLVLM),
+        CLIP_PROMPTS,
+        kinds_of=functools.partial(clip_kinds, **SMOLVLM),
+        reader=labels.Reader(),
+    ),
+    Family(
+        "idefics3",
+        functools.partial(make_idefics, Idefics3ForConditionalGeneration, Idefics3Config),
+        idefics_media,
+        collate_idefics,
+        functools.partial(marked_lengths, **IDEFICS_MARKS),
         PROMPTS,
     ),
-    idefics("smolvlm", SmolVLMForConditionalGeneration, SmolVLMConfig),
-    idefics("idefics3", Idefics3ForConditionalGeneration, Idefics3Config),
     Family("mistral3", make_mistral, mistral_media, collate_mistral, mistral_lengths, MISTRAL_PROMPTS),
 ]

@@ -22,8 +22,8 @@ REFUSED = {
 }
 
 SUPPORTED = (
-    "llava vipllava llava_next llava_onevision qwen2_vl qwen2_5_vl qwen3_vl internvl smolvlm idefics3 gemma3 "
-    "paligemma mistral3 glm4v"
+    "llava vipllava llava_next llava_next_video llava_onevision video_llava video_llama_3 qwen2_vl qwen2_5_vl "
+    "qwen3_vl internvl smolvlm idefics3 gemma3 paligemma mistral3 glm4v"
 ).split()
 """Families under the full set of behaviour tests; other models work where they fit the mechanism."""
 
@@ -37,7 +37,7 @@ def family(cls: type[Family]) -> type[Family]:
 def family_of(config: Any) -> Family:
     """The family of a model's config; the default one where no file says otherwise."""
     for module in pkgutil.iter_modules(__path__):
-        if module.name not in ("base", "shapes"):
+        if module.name not in ("base", "labels", "shapes"):
             importlib.import_module(f"{__name__}.{module.name}")
     return _FAMILIES.get(getattr(config, "model_type", ""), Family)()
 

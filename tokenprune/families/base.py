@@ -7,13 +7,14 @@ tower patches becomes one over visual tokens. Everything else is found in the mo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .labels import labelled_clips
 from .shapes import Shape, flat_shape
 
 Call = Mapping[str, Any]  # the bound arguments of a get_image_features / get_video_features call
@@ -30,6 +31,7 @@ class Family:
         "image_tower",
         "vision_encoder",
     )
+    twin_names: ClassVar[tuple[str, ...]] = ()  # further towers of the same make, for another modality
     projector_names: ClassVar[tuple[str, ...]] = (
         "multi_modal_projector",
         "connector",
@@ -38,7 +40,12 @@ class Family:
     )
     text_names: ClassVar[tuple[str, ...]] = ("language_model", "text_model")
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
-    merge_friendly: ClassVar[bool] = False  # merging did better than dropping on it: seen with 1-D positions only
+    frame_label: ClassVar[str | None] = (
+        None  # pattern of the words before a frame, where frames come as images
+    )
+    merge_friendly: ClassVar[bool] = (
+        False  # merging did better than dropping on it: seen with 1-D positions only
+    )
 
     def placeholder_id(self, config: Any, modality: str) -> int | None:
         """Token id that stands for one visual token of this modality in `input_ids`."""
@@ -74,6 +81,16 @@ class Family:
 
     def same_image(self, ids: Tensor, starts: list[int], lengths: list[int]) -> list[int] | None:
         """Image number of each run of one row's (L,) `ids`, where tiles of one picture come as separate features."""
+        return None
+
+    def same_clip(
+        self, ids: Tensor, spans: list[tuple[int, int]], read: Callable[[Tensor], str]
+    ) -> list[int | None] | None:
+        """Number of the video that each image of one row's (L,) `ids` is a frame of; None: of none."""
+        return None if self.frame_label is None else labelled_clips(ids, spans, self.frame_label, read)
+
+    def merged(self, modality: str, call: Call) -> Tensor | None:
+        """(all tokens,) mask of the features that reach the prompt, where the model's own forward leaves some out."""
         return None
 
     def saliency_layer(self, composite: nn.Module, depth: int) -> int:

@@ -14,7 +14,7 @@ from .base import Family
 class Idefics3(Family):
     """The model hands over one feature block per batch row; a crop has (image / patch / scale)^2 tokens."""
 
-    model_types = ("idefics3", "smolvlm")
+    model_types = ("idefics3",)
     merge_friendly = True
 
     def lengths(self, composite: nn.Module, modality: str, features: Any) -> list[int]:
@@ -30,3 +30,16 @@ class Idefics3(Family):
             out.append(image)
             image += int(ids[start - 1]) == whole
         return out
+
+
+@family
+class SmolVLM(Idefics3):
+    """As Idefics3, and videos, whose frames are images of one crop to the model.
+
+    Neither `pixel_values` nor the placeholders tell them from images. The processor's words before a frame do
+    ("Frame from 00:03:"), so with `patch_model(..., processor=...)` the frames are one video; without a processor
+    nobody can read those words and each frame is an image.
+    """
+
+    model_types = ("smolvlm",)
+    frame_label = r"Frame from \d+:\d+:"

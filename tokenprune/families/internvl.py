@@ -10,9 +10,15 @@ from .base import Family
 
 @family
 class InternVL(Family):
-    """Tiles are encoded as pictures of their own and are one image again where they touch."""
+    """Tiles are encoded as pictures of their own and are one image again where they touch.
+
+    A video is a list of images to the model, one tile each: neither pixels nor placeholders say that they are
+    frames. The processor's words before them do ("Frame1: "), so with `patch_model(..., processor=...)` they are
+    one video; without a processor nobody can read those words and each frame is an image.
+    """
 
     model_types = ("internvl",)
+    frame_label = r"Frame(\d+): ?"
     merge_friendly = True
 
     def same_image(self, ids: Tensor, starts: list[int], lengths: list[int]) -> list[int]:

@@ -27,12 +27,16 @@ def _part(part: int, t: int, h: int, w: int) -> torch.Tensor:
 
 
 @lru_cache(maxsize=1024)
-def grid_shape(t: int, h: int, w: int, newlines: int = 0) -> Shape:
-    """A regular (t, h, w) grid in raster order, with `newlines` separators at its end."""
+def grid_shape(t: int, h: int, w: int, newlines: int = 0, heads: int = 0) -> Shape:
+    """A regular (t, h, w) grid in raster order, `newlines` separators at its end, `heads` before each frame."""
     coords = _part(0, t, h, w)
+    if heads:
+        lead = coords.new_full((t, heads, 4), NEWLINE)
+        lead[..., 0], lead[..., 1] = 0, torch.arange(t)[:, None]
+        coords = torch.cat([lead, coords.view(t, h * w, 4)], 1).flatten(0, 1)
     tail = torch.full((newlines, 4), NEWLINE)
     tail[:, :2] = torch.tensor([0, t - 1])
-    return Shape(t * h * w + newlines, (t, h, w), torch.cat([coords, tail]))  # type: ignore[arg-type]
+    return Shape(len(coords) + newlines, (t, h, w), torch.cat([coords, tail]))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1024)
@@ -62,3 +66,20 @@ def joined_shape(tiles: tuple[Shape, ...]) -> Shape:
     for part, tile in enumerate(coords):
         tile[:, 0] = (part + 1) % len(tiles)
     return Shape(sum(t.n for t in tiles), None, torch.cat(coords))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1024)
+def clip_shape(frame: Shape, t: int) -> Shape:
+    """One video from `t` frames that came as images, each with a grid."""
+    coords = frame.coords.repeat(t, 1)
+    coords[:, 1] = torch.arange(t).repeat_interleave(frame.n)
+    return Shape(t * frame.n, (t, *frame.grid[1:]), coords)  # type: ignore[index, arg-type]
+
+
+@lru_cache(maxsize=1024)
+def thinned_shape(shape: Shape, keep: tuple[bool, ...]) -> Shape:
+    """What is left of an image whose model leaves out some of its tokens."""
+    if all(keep):
+        return shape
+    coords = shape.coords[torch.tensor(keep)]
+    return Shape(len(coords), None, coords)  # type: ignore[arg-type]

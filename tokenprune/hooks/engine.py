@@ -246,13 +246,15 @@ class Engine:
         call, sources = self._call, []
         encoded = call.get("mm_encoder_outputs") or {}
         ids = call["input_ids"].cpu()
-        for modality in self.parts.placeholders:
-            if encoded.get(modality) is not None and modality not in self.probe.last:
-                sources.append(self.probe.features(modality, encoded[modality], ids))
-            elif modality in self.probe.last:
-                sources.append(self.probe.last[modality])
         family, placeholders = self.parts.family, self.parts.placeholders
-        step.layout = find_layout(ids, sources, placeholders, hidden.device, family.same_image)
+        for modality in placeholders:
+            source = self.probe.last.get(modality)
+            if source is None and encoded.get(modality) is not None:
+                source = self.probe.features(modality, encoded[modality], ids)
+            if source is not None:
+                sources.append(source.thinned(family.merged(modality, call)))
+        same_clip = None if self.question.tokenizer is None else self._same_clip
+        step.layout = find_layout(ids, sources, placeholders, hidden.device, family.same_image, same_clip)
         step.layout.number_after(getattr(call.get("past_key_values"), "_tokenprune_images", []))
         self._fates = cuts.start(step.layout)
         step.question = None
@@ -265,6 +267,9 @@ class Engine:
             embed = self.parts.composite.get_input_embeddings()
             padding = _padding(call.get("attention_mask"), ids.shape[1])
             step.question = cuts.read_question(self.question, ids, step.layout, padding, hidden, embed)
+
+    def _same_clip(self, ids: Tensor, spans: list[tuple[int, int]]) -> list[int | None] | None:
+        return self.parts.family.same_clip(ids, spans, self.question.tokenizer.decode)
 
     def _choose(self, place: int, hidden: Tensor, step: Step) -> Tensor:
         """Run the methods of this layer and go on with what they keep."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import LongTensor, Tensor
 
 from ..errors import PatchError
-from ..families.shapes import Shape, joined_shape
+from ..families.shapes import Shape, clip_shape, joined_shape, thinned_shape
 from ..tokens import Kind
 
 
@@ -38,6 +39,15 @@ class Features:
             first = last
         extras = {k: [v[i] for i in order] for k, v in self.extras.items()}
         return Features(self.modality, [self.shapes[i] for i in order], extras)
+
+    def thinned(self, merged: Tensor | None) -> Features:
+        """The same where only `merged` (all tokens,) of the features reach the prompt; None: all of them."""
+        if merged is None:
+            return self
+        masks = merged.cpu().bool().split([s.n for s in self.shapes])
+        shapes = [thinned_shape(s, tuple(m.tolist())) for s, m in zip(self.shapes, masks)]
+        extras = {k: [v[m.to(v.device)] for v, m in zip(vs, masks)] for k, vs in self.extras.items()}
+        return Features(self.modality, shapes, extras)
 
 
 @dataclass(eq=False)
@@ -105,12 +115,13 @@ def find_layout(
     placeholders: dict[str, int],
     device: torch.device | str,
     same_image: Callable[[Tensor, list[int], list[int]], list[int] | None] = lambda *_: None,
+    same_clip: Callable[[Tensor, list[tuple[int, int]]], list[int | None] | None] | None = None,
 ) -> Layout:
     """Match placeholder positions with the lengths of the features that fill them, in batch order.
 
     Adjacent images without a separator are told apart by these lengths, a video cut up by timestamps is put
-    together again; `same_image` (of the family) says which runs of a row are tiles of one picture. `ids` (B, L)
-    must lie on the CPU.
+    together again; `same_image` (of the family) says which runs of a row are tiles of one picture, `same_clip` which
+    images are frames of one video. `ids` (B, L) must lie on the CPU.
     """
     batch, length = ids.shape
     segments: list[Segment] = []
@@ -137,7 +148,7 @@ def find_layout(
     segments = [
         s
         for row in range(batch)
-        for s in _joined(ids[row], [s for s in segments if s.row == row], same_image)
+        for s in _joined(ids[row], [s for s in segments if s.row == row], same_image, same_clip)
     ]
     by_shape: dict[tuple[Any, ...], list[Segment]] = {}
     for segment in segments:
@@ -145,25 +156,46 @@ def find_layout(
     return Layout(segments, [_group(g, length, device) for g in by_shape.values()], visual, batch, length)
 
 
-def _joined(ids: Tensor, segments: list[Segment], same_image: Any) -> list[Segment]:
-    """Segments of one row, tiles of one picture made one, numbered in the order of the prompt."""
+def _joined(ids: Tensor, segments: list[Segment], same_image: Any, same_clip: Any) -> list[Segment]:
+    """Segments of one row, tiles of one picture and frames of one video made one, numbered by their place."""
     starts, lengths = [int(s.positions[0]) for s in segments], [s.shape.n for s in segments]
     images = same_image(ids, starts, lengths) if segments else None
     if images is not None:
         tiles = [[s for s, i in zip(segments, images) if i == image] for image in sorted(set(images))]
-        segments = [t[0] if len(t) == 1 else _join(t) for t in tiles]
+        segments = [
+            t[0] if len(t) == 1 else _join(t, joined_shape(tuple(s.shape for s in t)), t[0].kind)
+            for t in tiles
+        ]
+    if same_clip is not None:
+        segments = _clips(ids, segments, same_clip)
     for ordinal, segment in enumerate(segments):
         segment.ordinal = ordinal
     return segments
 
 
-def _join(tiles: list[Segment]) -> Segment:
-    first, shape = tiles[0], joined_shape(tuple(t.shape for t in tiles))
+def _clips(ids: Tensor, segments: list[Segment], same_clip: Any) -> list[Segment]:
+    """Frames that came as images made one video; images of several tiles are no frames, whatever is said of them."""
+    clips = same_clip(ids, [(int(s.positions[0]), int(s.positions[-1]) + 1) for s in segments])
+    if clips is None:
+        return segments
+    out: list[Segment] = []
+    for clip, numbered in groupby(range(len(segments)), clips.__getitem__):
+        frames = [segments[i] for i in numbered]
+        shape = frames[0].shape
+        if clip is not None and shape.grid is not None and all(f.shape is shape for f in frames):
+            out.append(_join(frames, clip_shape(shape, len(frames)), "video"))
+        else:
+            out += frames
+    return out
+
+
+def _join(parts: list[Segment], shape: Shape, kind: Kind) -> Segment:
     extras = {
-        name: [torch.cat([t.features.extras[name][t.index] for t in tiles])] for name in first.features.extras
+        name: [torch.cat([p.features.extras[name][p.index] for p in parts])]
+        for name in parts[0].features.extras
     }
-    positions: Any = torch.cat([t.positions for t in tiles])
-    return Segment(first.row, first.kind, shape, positions, Features(first.kind, [shape], extras), 0)
+    positions: Any = torch.cat([p.positions for p in parts])
+    return Segment(parts[0].row, kind, shape, positions, Features(kind, [shape], extras), 0)
 
 
 def _group(segments: list[Segment], length: int, device: torch.device | str) -> Group:

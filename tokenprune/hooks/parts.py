@@ -26,6 +26,7 @@ class Parts:
     placeholders: dict[str, int]  # modality -> token id of one visual token
     family: Family
     first_shared: int  # first layer that reuses another layer's keys; cuts must lie below
+    twins: tuple[nn.ModuleList, ...] = ()  # blocks of further towers, equal to `blocks`
 
     @property
     def config(self) -> Any:
@@ -48,8 +49,9 @@ class Parts:
         )
 
     def block_taps(self, index: int) -> list[nn.Module]:
-        """Modules of one tower block that may call the attention interface."""
-        return [] if self.blocks is None else list(self.blocks[index].modules())
+        """Modules of one tower block, in every tower, that may call the attention interface."""
+        towers = [] if self.blocks is None else [self.blocks, *self.twins]
+        return [module for blocks in towers for module in blocks[index].modules()]
 
     @property
     def tower_attention(self) -> bool:
@@ -105,6 +107,7 @@ def find_parts(model: nn.Module) -> Parts:
         placeholders=found,
         family=family,
         first_shared=len(text.layers) - shared,  # type: ignore[arg-type]
+        twins=tuple(b for n in family.twin_names if (b := _blocks(family.find(composite, (n,)))) is not None),
     )
 
 

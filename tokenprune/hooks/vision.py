@@ -69,9 +69,11 @@ class VisionProbe:
                 )
             shapes = self.parts.family.fallback_shapes(lengths)
             return Features(modality, shapes)  # type: ignore[arg-type]
-        if len(known.shapes) == len(lengths):
+        times = sum(lengths) // max(sum(s.n for s in known.shapes), 1)
+        if times <= 1:
             return known
-        return known.repeated(len(lengths), (ids == self.parts.placeholders[modality]).sum(1).tolist())
+        count = times * len(known.shapes)
+        return known.repeated(count, (ids == self.parts.placeholders[modality]).sum(1).tolist())
 
     # -- get_image_features ------------------------------------------------------------------------------------
 
