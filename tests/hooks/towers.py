@@ -172,7 +172,7 @@ def per_clip(name: str, inputs: dict, patches: list[Tensor]) -> list[Tensor]:
     """LLaVA-NeXT-Video and Video-LLaVA: images, then clips of three frames."""
     sizes = [tuple(s) for s in inputs.get("image_sizes", torch.zeros(0, 2)).tolist()]
     crops, out = 3 if name == "llava_next_video" else 1, []
-    for i in range(len(inputs.get("pixel_values", ()))):
+    for i in range(len(FAMILIES[name].lengths(inputs)["image"])):
         base, *rest = patches[i * crops : (i + 1) * crops]
         if rest:
             first, second = (crop.unflatten(0, (4, 4)) for crop in rest)

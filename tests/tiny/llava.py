@@ -5,6 +5,8 @@ Video-LLaVA has a tower of its own for videos, whose frames keep their CLS token
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from transformers import (
     CLIPVisionConfig,
@@ -23,6 +25,8 @@ SIDE, PATCH = 40, 8
 TOKENS = (SIDE // PATCH) ** 2
 VIDEO_SIDE, VIDEO_FRAMES = 24, 3
 VIDEO_PATCHES = (VIDEO_SIDE // PATCH) ** 2
+NAMES = inspect.signature(VideoLlavaForConditionalGeneration.get_image_features).parameters
+VIDEO_LLAVA_PIXELS = "pixel_values" if "pixel_values" in NAMES else "pixel_values_images"  # the older name
 
 PROMPTS = {
     "single": [[4, "image", 6]],
@@ -97,13 +101,13 @@ def video_media(name: str, seed: str) -> Media:
         values = pixels(VIDEO_FRAMES, 3, VIDEO_SIDE, VIDEO_SIDE, seed=seed)
         return Media("video", [VIDEO] * (VIDEO_FRAMES * (1 + VIDEO_PATCHES)), {"pixel_values_videos": values})
     values = pixels(3, VIDEO_SIDE, VIDEO_SIDE, seed=seed)
-    return Media("image", [IMAGE] * VIDEO_PATCHES, {"pixel_values": values})
+    return Media("image", [IMAGE] * VIDEO_PATCHES, {VIDEO_LLAVA_PIXELS: values})
 
 
 def collate_video(rows: list[list[Media]]) -> dict[str, torch.Tensor]:
     payloads = [m.payload for row in rows for m in row]
     out = {}
-    for name in ("pixel_values", "pixel_values_videos"):
+    for name in (VIDEO_LLAVA_PIXELS, "pixel_values_videos"):
         values = [p[name] for p in payloads if name in p]
         if values:
             out[name] = torch.stack(values)
@@ -112,7 +116,7 @@ def collate_video(rows: list[list[Media]]) -> dict[str, torch.Tensor]:
 
 def video_lengths(inputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
     return {
-        "image": [VIDEO_PATCHES] * len(inputs.get("pixel_values", ())),
+        "image": [VIDEO_PATCHES] * len(inputs.get(VIDEO_LLAVA_PIXELS, ())),
         "video": [VIDEO_FRAMES * (1 + VIDEO_PATCHES)] * len(inputs.get("pixel_values_videos", ())),
     }
 
