@@ -59,7 +59,9 @@ def _reel(comparison: Comparison, settings: Sequence[Setting], index: int) -> Re
         reports = videos(answer)
         if answer is None or not reports:
             continue
-        rows.append(Kept(setting.method, f"keep {setting.label}", reports, answer.text, good(answer), reads(answer)))
+        rows.append(
+            Kept(setting.method, f"keep {setting.label}", reports, answer.text, good(answer), reads(answer))
+        )
     steps, times = views_of(example.picture.clip, rows[0].reports if rows else ())
     asked = f"{example.picture.name}: {example.question}"
     return Reel(steps, times, rows, asked, facts(comparison, index), comparison.boxes[index])
