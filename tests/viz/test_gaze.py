@@ -26,6 +26,14 @@ def looks(layers=(3, 5), steps=6, n=12):
     return [Look(s, chosen[s], texts[s], texts[s + 1]) for s in range(steps)]
 
 
+def test_paper_stays_white_behind_a_picture_in_light_greys(tmp_path):
+    grey = Image.fromarray(np.arange(225, 255, 0.5).astype(np.uint8).reshape(6, 10)).resize((80, 60))
+    drawn = GazePage([View(grey, image(3, 4))], looks(), method="fixation")
+    save_gif(drawn, tmp_path / "gaze.gif")
+    with Image.open(tmp_path / "gaze.gif") as film:
+        assert {film.convert("RGB").getpixel(at) for at in ((3, 3), (3, 300), (300, 3))} == {palette.PAGE}
+
+
 def page(found=None, size=(80, 60)):
     views = [View(Image.new("RGB", size, RED), image(3, 4))]
     return GazePage(

@@ -40,7 +40,10 @@ def draw_gazes(
         caption += "   ·   of several crops the overview is drawn"
     title = f"Where {method} looks while the answer is written"
     written = [folder / f"{stem}.png"]
-    gaze_strip(stories[:STRIPS], title=title, caption=caption).save(written[0], compress_level=4)
+    longest = sorted(stories, key=lambda story: -len(story.looks))[
+        :STRIPS
+    ]  # an answer of one word says little
+    gaze_strip(longest, title=title, caption=caption).save(written[0], compress_level=4)
     for (index, _), story in zip(told, stories, strict=True):
         number = "" if len(comparison.examples) == 1 else f"-{index + 1}"
         written.append(folder / f"{stem}{number}.gif")

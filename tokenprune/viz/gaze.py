@@ -24,8 +24,6 @@ FRAMES = 120
 """Steps of one animation; of more, so many evenly chosen ones."""
 WIDTH, SIDE = 1120, 460  # most pixels of a page across, and of a picture's longer edge
 STEP_MS, LAST_MS = 450, 2500
-NEAR = 5
-"""Levels: PIL looks colours of a palette up by the upper six bits."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def save_gif(page: GazePage, path: Path, tick: Callable[[], None] | None = None)
     colours = _palette(page)
     frames = []
     for place in places:
-        frames.append(page.frame(place).quantize(palette=colours, dither=Image.Dither.NONE))
+        frames.append(_indexed(page.frame(place), colours))
         if tick is not None:
             tick()
     times = [STEP_MS] * (len(frames) - 1) + [LAST_MS]
@@ -191,9 +189,16 @@ def _palette(page: GazePage) -> Image.Image:
     sample = Image.new("RGB", (both[0].width, 2 * both[0].height))
     for place, drawn in enumerate(both):
         sample.paste(drawn, (0, place * drawn.height))
-    found = np.array(sample.quantize(256 - len(fixed)).getpalette()).reshape(-1, 3)
-    # Next to one of the page's own colours a second one would be taken for it now and then: paper would turn grey.
-    apart = np.abs(found[:, None] - np.array(fixed)[None]).max(-1).min(-1) > NEAR
+    rest = sample.quantize(256 - len(fixed)).getpalette() or []
     out = Image.new("P", (1, 1))
-    out.putpalette(np.concatenate([np.array(fixed), found[apart]]).flatten().tolist())
+    out.putpalette([*np.array(fixed).flatten().tolist(), *rest])
+    return out
+
+
+def _indexed(page: Image.Image, colours: Image.Image) -> Image.Image:
+    """The page in the colours of a palette image whose first one is the paper's."""
+    out = page.quantize(palette=colours, dither=Image.Dither.NONE)
+    # PIL takes a colour near enough for the nearest one: paper would come out as the picture's lightest grey.
+    paper = (np.asarray(page) == palette.PAGE).all(-1)
+    out.paste(0, mask=Image.fromarray(paper))
     return out

@@ -81,7 +81,7 @@ class _Stills:
         self.bands = [self._measured(story) for story in stories]
         self.pitch = side + self.gap
         most = max((len(band.looks) for band in self.bands), default=1)
-        self.width = self.left + max(most, 3) * self.pitch - self.gap + self.margin
+        self.width = self.left + max(most, 5) * self.pitch - self.gap + self.margin
         self.heights = [self._height(band) for band in self.bands]
 
     def _measured(self, story: Gazing) -> _Band:
