@@ -91,7 +91,8 @@ TINY_LLAVA = Recipe(
 # to the decoder's embeddings. The shipped weights went back and forth (`align-2`, `sight-c`, `words-2`, `words-3` and
 # `align-3` in the log), because lessons were added on the way: where a token stands, and where the answer stands. A
 # fresh run has them all from the start, and the minutes of all turns together. What happens in a clip is learnt last
-# and slowest, so `films` shows five a step. Phases of one function need seeds of their own, or draw the same lessons.
+# and slowest, so `films` shows five a step; `settle` brings back what the scenes lost meanwhile. Phases of one
+# function need seeds of their own, or draw the same lessons.
 TINY_QWEN = Recipe(
     version="1.0",
     phases=(
@@ -104,6 +105,9 @@ TINY_QWEN = Recipe(
         Phase("together", 4, "sight", {"minutes": 8, "start": "sight", "rate": 2e-4, "tower_rate": 1e-4, "seed": 4}),
         Phase("films", 5, "sight", {"minutes": 28, "start": "together", "rate": 5e-4, "clips": 0.85, "films": 5,
                                     "tokens": 1100, "lines": 0.04, "scene_weight": 1.0, "fresh": 0.6, "seed": 11}),
+        Phase("settle", 6, "sight", {"minutes": 8, "start": "films", "rate": 3e-4, "clips": 0.42, "films": 4,
+                                     "pictures": 5, "tokens": 1200, "lines": 0.04, "scene_weight": 1.0, "fresh": 0.7,
+                                     "seed": 17}),
     ),
     rows={
         f"{suite}{mark}": Row(suite, split, keep, few if mark else many)

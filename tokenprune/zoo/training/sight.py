@@ -215,10 +215,12 @@ def train(
     out: Path, minutes: float, name: str = "sight", layers: int = 16, start: str | None = None,
     cells: str = "cells", words: str = "words", tokens: int = 2200, lines: float = 0.08, clips: float = 0.35,
     rate: float = 4e-4, tower_rate: float = 0.0, fresh: float = 0.45, pool: int = 60, scene_weight: float = 0.5,
-    align_weight: float = 0.2, films: int | None = None, seed: int = 3, journal_every: int = 20,
+    align_weight: float = 0.2, films: int | None = None,
+    pictures: int | None = None, seed: int = 3, journal_every: int = 20,
 ) -> None:  # fmt: skip
     """Train for `minutes` on real pictures; a step is a lesson of about `tokens` tokens of pages, or in a share
-    `lines` of single lines, and half as much of scenes, or in a share `clips` of clips (`films` of them).
+    `lines` of single lines, and half as much of scenes, or in a share `clips` of clips; `pictures` and `films` are how
+    many of these, where another number is wanted.
 
     With `tower_rate` 0 the tower stands still, and only a share `fresh` of the steps draws anew; the others take from
     the `pool` of those before.
@@ -239,7 +241,7 @@ def train(
         reading = draw_reading(rng, encoder, tokens, rng.random() < lines, drawn=True)
         if rng.random() < clips:
             return [reading, clip_lesson(rng, encoder, films or max(1, tokens // 1100), drawn=True)]
-        return [reading, scene_lesson(rng, encoder, max(1, tokens // 1000), GRID, drawn=True)]
+        return [reading, scene_lesson(rng, encoder, pictures or max(1, tokens // 1000), GRID, drawn=True)]
 
     def step_once(lessons: Iterator[list[Lesson]], rng: random.Random) -> dict[str, float]:
         if tower_rate or len(known) < 8 or rng.random() < fresh:
