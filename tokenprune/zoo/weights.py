@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,8 +23,8 @@ def start(module: nn.Module, depth: int, outputs: tuple[str, ...]) -> None:
             weight.mul_((2 * depth) ** -0.5)
 
 
-def start_language(model: nn.Module) -> None:
-    """Initial weights of a decoder."""
+def start_language(model: Any) -> None:
+    """Initial weights of a decoder, a stock text model."""
     start(model.layers, len(model.layers), ("o_proj.weight", "down_proj.weight"))
     nn.init.normal_(model.embed_tokens.weight, std=0.1)
 
