@@ -1,4 +1,4 @@
-"""LLaVA-NeXT, its video sibling, LLaVA-OneVision: a base image, tiles cut to its aspect ratio, a newline after each row.
+"""LLaVA-NeXT, its video sibling, LLaVA-OneVision: a base image, tiles cut to its aspect, a newline after each row.
 
 Media names: "HxW" the image's size in pixels; "HxW:base" an image without tiles, as in a OneVision row with
 several; "video" some frames. The token counts are worked out by hand, and the models refuse wrong ones.
