@@ -27,6 +27,7 @@ class Explanation:
     cut_below: int
     attention: str
     placeholders: dict[str, int]
+    videos: str
     tower: str | None
     projector: str | None
     saliency: str
@@ -49,6 +50,7 @@ class Explanation:
             "text model": f"{self.text_model}, {self.layers} layers, cuts below layer {self.cut_below}",
             "attention": f"{self.attention}, left as it is",
             "images": f"placeholder tokens: {ids}",
+            "videos": self.videos,
             "vision tower": f"{self.tower or 'not found'}, projector {self.projector or 'not found'}",
             "saliency": self.saliency,
             "question": self.question,
@@ -72,12 +74,20 @@ def explain(model: nn.Module, processor: Any = None) -> Explanation:
         cut_below=parts.first_shared,
         attention=getattr(parts.text_config, "_attn_implementation", None) or "unknown",
         placeholders=parts.placeholders,
+        videos=_videos(parts, processor),
         tower=type(parts.tower).__name__ if parts.tower is not None else None,
         projector=type(parts.projector).__name__ if parts.projector is not None else None,
         saliency=_saliency(parts),
         question=QuestionFinder(parts.model.config, processor).rule,
         methods={name: _verdict(name, parts) for name in list_methods()},
     )
+
+
+def _videos(parts: Parts, processor: Any) -> str:
+    if parts.family.frame_label is not None:
+        told = "frames are images to the model, made one video by the words before them"
+        return told if processor is not None else f"{told}; without a processor they stay images"
+    return "one each" if hasattr(parts.composite, "get_video_features") else "none"
 
 
 def _saliency(parts: Parts) -> str:

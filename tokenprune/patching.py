@@ -118,7 +118,8 @@ def patch_model(
         model: any transformers model whose images sit in its token sequence.
         method: a registered name, a `Reducer`, or a chain of both (a pair gives hyper-parameters:
             `["uniform", ("flashvlm", {"keep": 0.5})]`), run by stage; each keep is a share of what reaches it.
-        processor: the model's processor; lets query-aware methods find the latest user turn in any chat template.
+        processor: the model's processor; lets query-aware methods find the latest user turn in any chat template,
+            and tells a video from images where the model cannot (InternVL, SmolVLM).
         recipe: a `Recipe` or a YAML file instead of `method`.
         hyper: hyper-parameters of a single method, above all `keep`: a share in (0, 1] or a count per image.
 

@@ -39,7 +39,8 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
     block = blocks(find(model, TOWERS))[BLOCK.get(name, 1)]
 
     def standard(module, args, output):
-        weights.extend(w.flatten(0, -3) for w in output[1])  # one (heads, P, P) per picture; a packing tower's alone
+        # one (heads, P, P) per picture; a packing tower gives them one by one
+        weights.extend(w.flatten(0, -3) for w in output[1])
 
     def packed(module, args, kwargs, output):
         """Qwen's attention returns no weights: again from its own projections, frame by frame."""
@@ -194,7 +195,8 @@ def per_cells(inputs: dict, patches: Tensor) -> list[Tensor]:
     images, videos = (inputs.get(f"{kind}_grid_thw", empty).prod(1).tolist() for kind in ("image", "video"))
     shrunk = len(patches) < sum(images) + sum(videos)
     kept = list(inputs.get("video_compression_mask", empty).split([n // 4 for n in videos])) if videos else []
-    for i, n in enumerate([n // 4 if shrunk and i >= len(images) else n for i, n in enumerate(images + videos)]):
+    counts = images + [n // 4 if shrunk else n for n in videos]
+    for i, n in enumerate(counts):
         tokens, patches = patches[:n], patches[n:]
         if i >= len(images):
             tokens = (tokens if shrunk else tokens.unflatten(0, (-1, 4)).mean(1))[kept[i - len(images)]]

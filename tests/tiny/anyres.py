@@ -1,4 +1,4 @@
-"""LLaVA-NeXT, its video sibling, LLaVA-OneVision: a base image, tiles cut to its aspect, a newline after each row.
+"""LLaVA-NeXT, LLaVA-NeXT-Video, LLaVA-OneVision: a base image, tiles cut to its aspect ratio, newlines behind rows.
 
 Media names: "HxW" the image's size in pixels; "HxW:base" an image without tiles, as in a OneVision row with
 several; "video" some frames. The token counts are worked out by hand, and the models refuse wrong ones.
@@ -36,7 +36,11 @@ VIDEO_TOKENS = VIDEO_FRAMES * 2 * 2 + 1  # 3 x 3 pooled to 2 x 2 a frame, one ne
 # LLaVA-NeXT-Video has 4 x 4 patches, as its pooling wants even sides. Both images fill 2 of the 4 rows or columns of
 # their pinpoint: 2 rows of 8, and 8 rows of 2, with newlines.
 NEXT_VIDEO_PATCH, NEXT_VIDEO_FRAMES = 6, 3
-NEXT_VIDEO_TOKENS = {(10, 60): 16 + 2 * (8 + 1), (60, 10): 16 + 8 * (2 + 1), "video": NEXT_VIDEO_FRAMES * 2 * 2}
+NEXT_VIDEO_TOKENS = {
+    (10, 60): 16 + 2 * (8 + 1),
+    (60, 10): 16 + 8 * (2 + 1),
+    "video": NEXT_VIDEO_FRAMES * 2 * 2,
+}
 
 NEXT_PROMPTS = {
     "single": [[4, "20x40", 6]],

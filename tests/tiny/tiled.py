@@ -193,7 +193,9 @@ def clip_kinds(ids: torch.Tensor, *, label: list[int]) -> torch.Tensor:
     kinds = (ids == IMAGE).long()
     for row, kind in zip(ids.tolist(), kinds):
         for start in range(len(label), len(row)):
-            before = [0 if labels.ZERO <= i < labels.ZERO + 10 else i for i in row[start - len(label) : start]]
+            before = [
+                0 if labels.ZERO <= i < labels.ZERO + 10 else i for i in row[start - len(label) : start]
+            ]
             if row[start] == IMAGE and before == label:
                 kind[start : start + TOKENS] = 2
     return kinds

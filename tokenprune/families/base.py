@@ -40,12 +40,8 @@ class Family:
     )
     text_names: ClassVar[tuple[str, ...]] = ("language_model", "text_model")
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
-    frame_label: ClassVar[str | None] = (
-        None  # pattern of the words before a frame, where frames come as images
-    )
-    merge_friendly: ClassVar[bool] = (
-        False  # merging did better than dropping on it: seen with 1-D positions only
-    )
+    frame_label: ClassVar[str | None] = None  # pattern of the words before a frame that comes as an image
+    merge_friendly: ClassVar[bool] = False  # merging did better than dropping on it: seen with 1-D positions only
 
     def placeholder_id(self, config: Any, modality: str) -> int | None:
         """Token id that stands for one visual token of this modality in `input_ids`."""

@@ -20,8 +20,8 @@ class LlavaNextVideo(AnyRes):
     def shapes(self, composite: nn.Module, modality: str, call: Call, lengths: list[int]) -> list[Shape]:
         if modality == "image":
             return super().shapes(composite, modality, call, lengths)
-        videos = call.get("pixel_values_videos", call.get("pixel_values"))  # the older name until transformers 5.17
-        frames = videos.shape[1]
+        pixels = call.get("pixel_values_videos", call.get("pixel_values"))  # the latter up to transformers 5.17
+        frames = pixels.shape[1]
         side = self.side(composite) // composite.config.spatial_pool_stride
         return [grid_shape(frames, side, side) for _ in lengths]
 

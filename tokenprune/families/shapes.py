@@ -76,7 +76,7 @@ def clip_shape(frame: Shape, t: int) -> Shape:
     return Shape(t * frame.n, (t, *frame.grid[1:]), coords)  # type: ignore[index, arg-type]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)  # its keys are long
 def thinned_shape(shape: Shape, keep: tuple[bool, ...]) -> Shape:
     """What is left of an image whose model leaves out some of its tokens."""
     if all(keep):

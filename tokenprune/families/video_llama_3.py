@@ -16,7 +16,8 @@ class VideoLlama3(QwenVL):
 
     The processor leaves out tokens that hardly changed since the frame before (`use_token_compression`, on by
     default): `video_compression_mask`. What is left of such a video has its coordinates but no grid, and its count
-    is what `keep` is a share of.
+    is what `keep` is a share of. Methods that go frame by frame need the grid: give the processor
+    `use_token_compression=False` for them.
     """
 
     model_types = ("video_llama_3",)

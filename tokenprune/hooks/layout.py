@@ -46,7 +46,10 @@ class Features:
             return self
         masks = merged.cpu().bool().split([s.n for s in self.shapes])
         shapes = [thinned_shape(s, tuple(m.tolist())) for s, m in zip(self.shapes, masks)]
-        extras = {k: [v[m.to(v.device)] for v, m in zip(vs, masks)] for k, vs in self.extras.items()}
+        places = [m.nonzero()[:, 0] for m in masks]
+        extras = {
+            k: [v.index_select(0, p.to(v.device)) for v, p in zip(vs, places)] for k, vs in self.extras.items()
+        }
         return Features(self.modality, shapes, extras)
 
 
