@@ -73,7 +73,26 @@ def results() -> str:
         alone = [r for r in body["rows"] if r["keep"] is None and r["methods"] and "score" in r]
         parts += [f"`{r['label']}`: {_score_and_difference(r)}" for r in alone]
         parts += [text for make in (_reading, _kinds, _coverage) if (text := make(body))]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, step()]) + "\n"
+
+
+def step() -> str:
+    """What `fixation` saves of a decode step, from the committed grid."""
+    cells = json.loads((ROOT / "results/bench_fixation_grid.json").read_text())["cells"]
+    heads = ["visual keys", "batch", "dense ms", "focal ms", "sparse ms", "weights ms", "dense share of the step, %",
+             "attention, %: 1 focal", "3", "7", "whole step, %: 1 focal", "3", "7"]  # fmt: skip
+    lines = []
+    for cell in cells:
+        times = [f"{cell[f'{what}_ms']:.3g}" for what in ("dense", "focal", "sparse", "linears")]
+        shares = [f"{100 * cell[what][m]:.0f}" for what in ("attention", "step") for m in ("1", "3", "7")]
+        lines.append([str(cell["visual"]), str(cell["batch"]), *times, f"{100 * cell['dense_share']:.0f}", *shares])
+    return (
+        "## One decode step under `fixation`\n\nOne of 28 layers of a 7B model's size, bfloat16, 300 text keys, 5 % of "
+        "the visual keys in sparse layers, one CPU thread, medians of six interleaved pairs on a busy machine; dense "
+        "is the fastest path that does not repeat keys and values. Attention and whole step in percent of the dense one, "
+        "with 1, 3 or 7 focal layers. Repeat with `tokenprune bench --only fixation-grid`.\n\n"
+        + table(heads, lines, left=0)
+    )
 
 
 def _intro(body: Body) -> str:

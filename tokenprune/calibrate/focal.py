@@ -225,7 +225,8 @@ def _pictures(suite: Suite) -> Iterator[tuple[Sample, Image.Image]]:
         except (TokenPruneError, OSError):
             continue
         seen.add(sample.group)
-        yield sample, image
+        if isinstance(image, Image.Image):
+            yield sample, image
 
 
 def _stops(chat: Chat) -> list[int]:
