@@ -164,6 +164,6 @@ def test_smolvlm_processor(monkeypatch):
     clip = {"fps": 1.0, "total_num_frames": 4, "frames_indices": [0, 1, 2, 3], "duration": 4.0}
     found = seen(
         "smolvlm", smolvlm_processor(), text=["<video>what happens?"],
-        videos=[frames(4, 0)], video_metadata=[clip], do_sample_frames=False,
+        videos=[[frames(4, 0)]], video_metadata=[[clip]], do_sample_frames=False,
     )  # fmt: skip
     assert found == [("video", (4, 4, 4), 64)]
