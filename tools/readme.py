@@ -89,7 +89,7 @@ def step() -> str:
     return (
         "## One decode step under `fixation`\n\nOne of 28 layers of a 7B model's size, bfloat16, 300 text keys, 5 % of "
         "the visual keys in sparse layers, one CPU thread, medians of six interleaved pairs on a busy machine; dense "
-        "is the fastest path that does not repeat keys and values. Attention and whole step in percent of the dense one, "
+        "is the fastest path that does not repeat keys and values. Attention and whole step in percent of the dense, "
         "with 1, 3 or 7 focal layers. Repeat with `tokenprune bench --only fixation-grid`.\n\n"
         + table(heads, lines, left=0)
     )
