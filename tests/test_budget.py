@@ -85,7 +85,7 @@ def test_ties_and_weightless_parts():
 
 def test_layers_by_index_and_by_share():
     assert [budget.resolve_layer(k, 32) for k in (0, 2, 31, 0.0, 0.5, 0.0625)] == [0, 2, 31, 0, 16, 2]
-    for layer in (-1, 32, 1.0, True, "2", None):
+    for layer in (float("nan"), -1, 32, 1.0, True, "2", None):
         with pytest.raises(BudgetError, match="0 to 31"):
             budget.resolve_layer(layer, 32)
     with pytest.raises(BudgetError, match="0 to 9"):

@@ -246,7 +246,9 @@ def test_attention_that_takes_no_mask():
 def test_blocks_without_a_place_between_attention_and_mlp():
     models = pytest.importorskip("timm.models.vision_transformer")
     refused(timm_tower(block_fn=models.ParallelScalingBlock), UnsupportedModelError, "ParallelScalingBlock")
-    refused(timm_tower(attn_layer="diff"), UnsupportedModelError, "DiffAttention")
+    other = timm_tower()
+    other.blocks[1].attn = nn.MultiheadAttention(32, 4, batch_first=True)
+    refused(other, UnsupportedModelError, "Block with MultiheadAttention")
     scaled = open_clip_tower(block_type="custom", scaled_cosine_attn=True)
     refused(scaled, UnsupportedModelError, "cosine")
 

@@ -141,7 +141,9 @@ class Merger:
         self.call = None
         if not self.enabled:
             return
-        if torch.is_grad_enabled() and self.library.checkpoints(self.tower):
+        # inside a reentrant checkpoint the forward pass runs without gradients too, so being in training counts
+        trains = torch.is_grad_enabled() or self.tower.training
+        if trains and self.library.checkpoints(self.tower):
             raise PatchError(
                 "gradient checkpointing runs the blocks of a patched tower twice, and tokens would be merged twice; "
                 "switch it off for the tower"
