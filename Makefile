@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+JOBS ?= 2
 OLDEST := .venv-oldest
 UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
@@ -26,7 +27,7 @@ run: $(READY) ## compare the methods on the embedded model: a table, pictures, a
 
 test: $(READY) ## every test that needs no GPU: the fast ones, then the slow ones
 	@echo "fast tests"
-	@$(VENV)/bin/python -m pytest -m "not gpu and not slow" $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu and not slow" $(PYTEST_ARGS)
 	@echo "slow tests"
 	@$(VENV)/bin/python -m pytest -m "not gpu and slow" $(PYTEST_ARGS)
 
