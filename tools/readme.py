@@ -47,8 +47,14 @@ def accuracy() -> str:
     lines = []
     for label in labels:
         found = [rows[name].get((label, keep)) or rows[name].get((label, None)) for name, keep in columns]
-        if any(row is not None and "score" in row for row in found):
-            lines.append([f"`{label}`", *map(_brief, found)])
+        seen = [row for row in found if row is not None and "score" in row]
+        looks = [row for row in seen if row.get("sparse") is not None]
+        if any(row["keep"] is not None for row in looks):
+            continue  # the keep of a decode method is of its sparse layers: it belongs into no column
+        if seen:
+            tokens = looks[0]["tokens"] if looks else None
+            more = f", reads {100 * tokens['equivalent'] / tokens['before']:.0f} %" if tokens else ""
+            lines.append([f"`{label}`{more}", *map(_brief, found)])
     return table(["method", *heads], lines)
 
 
@@ -112,7 +118,8 @@ def _reading(body: Body) -> str:
         return ""
     return (
         "What is read and what is kept, % of the visual tokens: in a layer that is not focal, on layer average, in the "
-        "cache. The retained share is of the unpruned score.\n\n" + reading(body)
+        "cache. The retained share is of the unpruned score. The keep of a decode method is of its sparse "
+        "layers.\n\n" + reading(body)
     )
 
 
