@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/suites").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_bundled_configuration_can_be_planned(path):
     run = load_config(path)
-    assert run.name == path.stem and plan_rows(run.methods, run.keeps, run.seeds)
+    assert run.name == path.stem and plan_rows(run.methods, run.keeps, run.seeds, home=run.home)
 
 
 def test_a_configuration_is_found_by_its_name():

@@ -46,8 +46,8 @@ def test_every_sample_is_answered_under_every_row(whole):
         assert row["state"] == "ok" and row["failed"] == 0
         assert row["answered"] == 12 * (2 if row["label"] == "random" else 1)
         assert set(row["kinds"]) == {"a", "b"} and row["kinds"]["a"]["n"] == 6
-    assert results.row("uniform", 0.25)["tokens"] == {"before": 16, "after": 4, "equivalent": 4}
-    assert results.row("resize", 4)["tokens"] == {"before": 16, "after": 4, "equivalent": 4}
+    assert results.row("uniform", 0.25)["tokens"] == {"before": 16, "after": 4, "equivalent": 4, "kept": 4}
+    assert results.row("resize", 4)["tokens"] == {"before": 16, "after": 4, "equivalent": 4, "kept": 4}
     assert results.row("blind")["tokens"]["equivalent"] == 0
     assert results.row("none")["agreement"] == 1.0
     assert results.body["protocol"]["blind"].startswith("text only")
@@ -206,12 +206,12 @@ def test_other_errors_do_not_halve(chat, listing, monkeypatch):
 def test_rows_below_their_floor_or_without_what_they_need(chat, listing, tmp_path, monkeypatch):
     real = run_module._status
 
-    def status(chat, row, n, layers):
+    def status(chat, row, *more):
         if row.label == "flashvlm" and row.keep == 4:
             return run_module.Status("floor", "cannot go below", 0.5)
         if row.label == "pool":
             return run_module.Status("unavailable", "no tower attention")
-        return real(chat, row, n, layers)
+        return real(chat, row, *more)
 
     monkeypatch.setattr(run_module, "_status", status)
     results = evaluate(chat, str(listing), out=tmp_path / "run", **OPTIONS)
