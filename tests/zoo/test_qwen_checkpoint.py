@@ -7,17 +7,13 @@ import json
 import pytest
 import torch
 
-from tokenprune.zoo import info, list_models, load, path
+from tokenprune.zoo import info, load, path
 from tokenprune.zoo.evaluate import SUITES, answers, inputs_of, score
 
 NAME = "tiny-qwen"
 FEW = {"documents": 40, "scenes": 90, "clips": 56}
 # Three standard errors of that many questions, and a little for rounding.
 MARGIN = {"documents": 0.2, "scenes": 0.12, "clips": 0.2}
-
-pytestmark = pytest.mark.skipif(
-    NAME not in list_models(), reason=f"{NAME} is not trained well enough to ship yet"
-)
 
 
 @pytest.fixture(scope="module")
