@@ -29,15 +29,12 @@ def ecl(
 
     The recipe is what `patch_model(model, recipe="entropyprune.yaml")` takes.
     """
-    from ..calibrate import entropy_curve, plot_curve
+    from ..calibrate import calibration_suite, entropy_curve, plot_curve
     from ..chat import check_model, load_chat
-    from ..eval.procedural import BUILT_IN
-    from ..eval.sources import load_suite
     from .progress import hush, progress
 
     check_model(model, device, dtype)
-    # What is evaluated on later is not calibrated on.
-    asked = load_suite({"name": suite, "split": "train", "n": 3 * samples} if suite in BUILT_IN else suite)
+    asked = calibration_suite(suite, samples)  # what is evaluated on later is not calibrated on
     hush()
     with progress("loading") as tick:
         tick(0, 1, model)

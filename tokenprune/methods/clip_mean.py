@@ -12,6 +12,7 @@ from .. import budget as _budget
 from ..errors import BudgetError
 from ..kernels import grid_cells, segment_mean
 from ..kernels.frames import is_patch
+from ..kernels.framing import coords_of
 from ..tokens import Selection, VisualTokens
 from .base import Reducer, register
 
@@ -90,10 +91,7 @@ class ClipMean(Reducer):
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         s, n, _ = tokens.shape
-        coords = tokens.coords
-        if coords is None:  # a line of tokens
-            line = torch.arange(n, device=tokens.features.device)
-            coords = torch.stack([line * 0, line * 0, line * 0, line], 1)
+        coords = coords_of(tokens)
         stand, home = self.homes(tokens, coords, keep)
         cell, slot, weight = grid_cells(coords[stand], keep)
         cell, weight, slot = cell[home], weight[home], stand[slot]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import grid_cells, segment_mean
+from ..kernels.framing import coords_of
 from ..tokens import Selection, VisualTokens
 from .base import Reducer, register
 
@@ -34,10 +35,7 @@ class Pool(Reducer):
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         s, n, _ = tokens.shape
-        coords = tokens.coords
-        if coords is None:  # a line of tokens
-            line = torch.arange(n, device=tokens.features.device)
-            coords = torch.stack([line * 0, line * 0, line * 0, line], 1)
+        coords = coords_of(tokens)
         cell, slot, weight = grid_cells(coords, keep)
 
         def merge(values: Tensor) -> Tensor:

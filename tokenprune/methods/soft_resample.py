@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import grid_cells, ranking, segment_mean, unit
+from ..kernels.framing import coords_of
 from ..tokens import NEWLINE, Selection, VisualTokens
 from ._fields import check_ints, check_numbers
 from .base import Reducer, register
@@ -63,10 +64,7 @@ class SoftResample(Reducer):
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         s, n, _ = tokens.shape
-        coords = tokens.coords
-        if coords is None:  # a line of tokens
-            line = torch.arange(n, device=tokens.features.device)
-            coords = torch.stack([line * 0, line * 0, line * 0, line], 1)
+        coords = coords_of(tokens)
         cell, slot, weight = grid_cells(coords, keep, rows=1)
         place, counts = self.sides(coords, cell, weight, keep)
         with ranking(tokens.features):
