@@ -12,11 +12,8 @@ from torch import Tensor
 from .. import kernels
 from ..errors import TokenPruneError
 from ..tokens import Selection, VisualTokens
+from ._fields import check_choice, check_ints, check_numbers
 from .base import Reducer, register
-
-_SHARES = dict.fromkeys(("eta", "important_ratio", "top_p", "damp", "dedup"), (0, 1))
-_FACTORS = dict.fromkeys(("word_tau", "token_tau", "gamma"), (1e-4, 1e4))
-_COUNTS = dict.fromkeys(("dedup_step", "window"), (1, 2**20))
 
 
 @register("flashvlm")
@@ -60,14 +57,13 @@ class FlashVLM(Reducer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, (low, high) in (_SHARES | _FACTORS | _COUNTS).items():
-            value, kind = getattr(self, name), int if name in _COUNTS else (int, float)
-            fits = isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
-            if not fits and (name, value) != ("window", None):
-                what = "an int" if kind is int else "a number"
-                raise TokenPruneError(f"{name}={value!r}: {what} from {low} to {high}")
-        if self.compat not in (None, "official"):
-            raise TokenPruneError(f"compat={self.compat!r}: None or 'official'")
+        shares = ("eta", "important_ratio", "top_p", "damp", "dedup")
+        check_numbers(self, **dict.fromkeys(shares, (0, 1)))
+        check_numbers(self, **dict.fromkeys(("word_tau", "token_tau", "gamma"), (1e-4, 1e4)))
+        check_ints(self, dedup_step=(1, 2**20))
+        if self.window is not None:
+            check_ints(self, window=(1, 2**20))
+        check_choice(self, "compat", None, "official")
 
     @property
     def needs(self) -> frozenset[str]:
