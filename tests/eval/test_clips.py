@@ -93,6 +93,13 @@ def test_a_run_on_clips(reader, tmp_path):
     assert "floor 12.5 %" in text and "## What was answered" in text
 
 
+def test_a_picture_too_small_for_the_processor_is_a_floor(reader, tmp_path):
+    suite = load_suite({"name": "clips", "n": 14}).limited(1)
+    results = evaluate(reader, suite, [], [0.02], out=tmp_path, max_new_tokens=1, batch=1, seeds=1, efficiency=0)
+    low = results.row("resize", 0.02)
+    assert low["state"] == "floor" and "smallest picture" in low["reason"] and results.failed == 0
+
+
 def test_a_run_on_pages_reports_what_is_read_and_what_is_kept(reader, tmp_path):
     suite = replace(load_suite({"name": "documents", "n": 3}), max_new_tokens=4)
     methods = [

@@ -15,7 +15,7 @@ import torch
 from ..bench.machine import machine, versions
 from ..budget import count
 from ..chat import Chat, Medium, load_chat
-from ..errors import BudgetError, InputError, TokenPruneError
+from ..errors import BudgetError, InputError, TokenPruneError, UnsupportedModelError
 from ..media import Clip
 from ..methods import Reducer
 from ..patching import patch_model
@@ -26,7 +26,7 @@ from .journal import Journal, read_records, write_file, write_samples
 from .medium import fewer
 from .metrics import get_metric
 from .results import Results, score_run
-from .rows import BASELINES, FRAMES, PLAIN, SEEDS, Item, Row, plan_rows
+from .rows import BASELINES, FRAMES, PLAIN, RESIZE, SEEDS, Item, Row, plan_rows
 from .sources import load_suite
 from .suite import Sample, Suite
 
@@ -229,7 +229,21 @@ def check_rows(chat: Chat, answerer: Answerer, suite: Suite, rows: Sequence[Row]
         except (TokenPruneError, OSError):
             continue
     layers = answerer.resizer.parts.num_layers
-    return [_status(chat, row, n, frame, layers) for row in rows]
+    statuses = [_status(chat, row, n, frame, layers) for row in rows]
+    if n:
+        for place, row in enumerate(rows):
+            if row.label == RESIZE and row.keep is not None:
+                statuses[place] = _resize_status(answerer, row.keep, sample)
+    return statuses
+
+
+def _resize_status(answerer: Answerer, keep: float | int, sample: Sample) -> Status:
+    """A processor has a smallest picture too."""
+    try:
+        with answerer.resizer.inputs([sample.picture.load()], [sample.question], keep):
+            return Status()
+    except UnsupportedModelError as error:
+        return Status("floor", str(error))
 
 
 def _status(chat: Chat, row: Row, n: int, frame: int, layers: int) -> Status:
