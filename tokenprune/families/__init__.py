@@ -22,9 +22,24 @@ REFUSED = {
 }
 
 SUPPORTED = (
-    "llava vipllava llava_next llava_next_video llava_onevision video_llava video_llama_3 qwen2_vl qwen2_5_vl "
-    "qwen3_vl internvl smolvlm idefics3 gemma3 paligemma mistral3 glm4v"
-).split()
+    "gemma3",
+    "glm4v",
+    "idefics3",
+    "internvl",
+    "llava",
+    "llava_next",
+    "llava_next_video",
+    "llava_onevision",
+    "mistral3",
+    "paligemma",
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_vl",
+    "smolvlm",
+    "video_llama_3",
+    "video_llava",
+    "vipllava",
+)
 """Families under the full set of behaviour tests; other models work where they fit the mechanism."""
 
 
