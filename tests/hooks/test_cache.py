@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import DynamicCache, LlamaConfig
+from transformers import DynamicCache, Qwen2Config
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticCache
 
 from tokenprune.errors import PatchError
@@ -46,7 +47,15 @@ class Model:
         return {i: v for i, v in self.rows[row] if low <= i <= query}
 
 
-def run(cache, model: Model, owner: Owner, tokens: int, keep: list[list[int]] | None, value: list[float]):
+def run(
+    cache,
+    model: Model,
+    owner: Owner,
+    tokens: int,
+    keep: list[list[int]] | None,
+    value: list[float],
+    text_behind=0,
+):
     """One forward of `tokens` logical tokens with the real Step; returns its mask columns and the keys given back."""
     batch = len(model.rows)
     step = Step(tokens, batch, owner, "sdpa")
@@ -55,6 +64,7 @@ def run(cache, model: Model, owner: Owner, tokens: int, keep: list[list[int]] | 
         for row, kept in enumerate(keep):
             alive[row, kept] = True
         step.cut(alive, [len(k) for k in keep])
+        step.layout = SimpleNamespace(text_behind=text_behind)
     past = model.length
     # the mask that transformers would make for the logical sequence
     layer = cache.layers[0] if cache.layers else cache.layer_class_to_replicate()
@@ -185,9 +195,35 @@ def test_a_layer_shares_its_state_with_the_one_it_replaces():
 
 
 def test_other_kinds_of_cache_are_refused():
-    config = LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-    with pytest.raises(PatchError, match=r"StaticLayer.*default dynamic cache"):
+    config = Qwen2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, use_sliding_window=True,
+        sliding_window=4, max_window_layers=0,
+    )  # fmt: skip
+    with pytest.raises(PatchError, match=r"StaticSlidingWindowLayer.*default dynamic cache"):
         make_logical(StaticCache(config=config, max_cache_len=8), 0, Owner(), None)
+
+
+@pytest.mark.parametrize("window", [None, WINDOW])
+def test_a_crop_may_reach_into_the_text_behind_the_image(window):
+    """Of ten tokens 3, 5 and 6 stay of an image at 2 to 6; 7 to 9 are text, and so are two steps."""
+    cache = DynamicCache()
+    if window is not None:
+        cache.layer_class_to_replicate = lambda: DynamicSlidingWindowLayer(sliding_window=WINDOW)
+    owner, model = Owner(), Model(1, window)
+    kept = [[0, 1, 3, 5, 6, 7, 8, 9]]
+    run(cache, model, owner, 10, kept, [1.0], text_behind=3)
+    run(cache, model, owner, 2, None, [1.0])
+    layer = cache.layers[0]
+    if window is not None:
+        layer.activate_past_recording()
+    layer.crop(-4)
+    model.rows[0], model.length = model.rows[0][:-4], 8
+    assert layer.get_seq_length() == 8
+    if window is None:
+        step, mask, keys = run(cache, model, owner, 1, None, [1.0])
+        check(step, mask, keys, model, 1)
+    with pytest.raises(PatchError, match="behind its last image"):
+        layer.crop(-3)
 
 
 def test_columns_by_hand():

@@ -213,9 +213,8 @@ def test_a_query_aware_method_warns_once_on_a_later_turn(new_image):
         model.generate(**call, past_key_values=out.past_key_values, max_new_tokens=2, **LOGITS)
 
 
-@pytest.mark.parametrize("name", ["llava", "gemma3"])
-def test_a_static_cache_is_refused_with_what_works(name):
-    family = FAMILIES[name]
+def test_a_static_sliding_cache_is_refused_with_what_works():
+    family = FAMILIES["gemma3"]
     model, inputs = family.build(), family.inputs()
     with patch_model(model, "uniform", keep=5):
         with pytest.raises(PatchError, match="default dynamic cache"):
@@ -239,19 +238,6 @@ def test_embeddings_without_ids_are_refused():
         text = {k: v for k, v in family.inputs("text").items() if k != "input_ids"}
         text["inputs_embeds"] = model.get_input_embeddings()(family.inputs("text")["input_ids"])
         model(**text)  # nothing to prune in text
-
-
-def test_chunked_prefill_is_refused_where_a_chunk_lacks_what_a_method_needs():
-    if not hasattr(GenerationMixin, "_expand_multimodal_outputs"):
-        pytest.skip("this transformers drops the pixels of a prefill in chunks, unpatched too")
-    family = FAMILIES["llava"]
-    model, inputs = family.build(), family.inputs()
-    options = dict(max_new_tokens=2, do_sample=False)
-    with patch_model(model, "flashvlm", keep=5):
-        wanted = model.generate(**inputs, **options)
-        with pytest.raises((UnsupportedModelError, PatchError, ValueError), match="chunk"):
-            model.generate(**inputs, **options, prefill_chunk_size=16)
-        assert torch.equal(model.generate(**inputs, **options), wanted)
 
 
 def test_a_call_that_fails_leaves_the_patch_usable():

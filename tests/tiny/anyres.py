@@ -199,5 +199,6 @@ FAMILIES = [
         lengths,
         ONEVISION_PROMPTS,
         video_token_id=VIDEO,
+        later="video",
     ),
 ]

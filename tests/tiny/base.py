@@ -114,6 +114,8 @@ class Family:
     video_token_id: int | None = None
     # (B, L) ids -> 0 text, 1 image, 2 video, where neither types nor ids tell
     kinds_of: Callable[[Tensor], Tensor] | None = None
+    # media that a later turn can bring, where an image's tokens depend on how many there are in all
+    later: str | None = None
     # for `patch_model(..., processor)`, where only words tell a video's frames from images
     reader: object = None
 

@@ -57,6 +57,36 @@ def masked_columns(model: nn.Module, dropped: Tensor, k: int) -> Iterator[None]:
 
 
 @contextmanager
+def masked_conversation(model: nn.Module, dropped: Tensor, k: int) -> Iterator[None]:
+    """The plain model with its own dynamic cache, eager; no query of the layers >= k sees the columns of `dropped`.
+
+    `dropped` (B, L) is of the conversation's first L tokens; what comes later stays. Beams see what their prompt sees.
+    For whatever may be called inside: several turns, beams, drafts. Unlike whole sequences without a cache it is also
+    right where earlier tokens would look ahead at later turns, as in a prefix model.
+    """
+
+    def hide(module, args, kwargs):
+        mask, cache = kwargs["attention_mask"], kwargs["past_key_values"]
+        if mask is None or mask.ndim != 4 or not mask.is_floating_point():
+            raise RuntimeError("the reference needs the eager 4-D float mask")
+        index = next(m.layer_idx for m in module.modules() if hasattr(m, "layer_idx"))
+        total = (cache.layers[index].get_seq_length() if index < len(cache.layers) else 0) + mask.shape[2]
+        hidden = dropped.repeat_interleave(mask.shape[0] // dropped.shape[0], 0)
+        hidden = nn.functional.pad(hidden, (0, max(total - hidden.shape[1], 0)))[:, :total]
+        hidden = hidden[:, total - mask.shape[3] :]  # a sliding window has let go of the first columns
+        lowest = torch.finfo(mask.dtype).min
+        return args, kwargs | {"attention_mask": mask.masked_fill(hidden[:, None, None], lowest)}
+
+    hooks = [layer.register_forward_pre_hook(hide, with_kwargs=True) for layer in decoder_layers(model)[k:]]
+    try:
+        with fresh_positions(model), eager(model):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
 def fresh_positions(model: nn.Module) -> Iterator[None]:
     """M-RoPE models remember `rope_deltas` from call to call: none comes in, and the caller's are left alone."""
     base = model.base_model

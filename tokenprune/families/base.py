@@ -79,6 +79,11 @@ class Family:
         """Image number of each run of one row's (L,) `ids`, where tiles of one picture come as separate features."""
         return None
 
+    @property
+    def joins(self) -> bool:
+        """Several features of a call may be one picture or clip, by what stands between them."""
+        return self.frame_label is not None or type(self).same_image is not Family.same_image
+
     def same_clip(
         self, ids: Tensor, spans: list[tuple[int, int]], read: Callable[[Tensor], str]
     ) -> list[int | None] | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import LongTensor, Tensor
-from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 from ..errors import PatchError
 
@@ -22,14 +22,22 @@ FILLER = -1
 class KeptMap:
     """Logical index of every stored key: `kept` (B, P) and behind it an unbroken tail from `tail_start` on.
 
+    The last `solid` columns of `kept` are such a run, too, in every row: text behind the last image.
     Immutable and shared by all layers with the same history, so that a mask is remapped once per step.
     """
 
-    def __init__(self, kept: LongTensor, tail_start: int, ragged: bool) -> None:
+    def __init__(self, kept: LongTensor, tail_start: int, ragged: bool, solid: int = 0) -> None:
         self.kept = kept
         self.tail_start = tail_start
         self.ragged = ragged
+        self.solid = solid
         self._derived: tuple[Any, KeptMap] | None = None
+        self._slots: LongTensor | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Logical tokens up to `tail_start` that have no slot."""
+        return self.tail_start - self.kept.shape[1]
 
     def columns(self, stored: int, width: int) -> LongTensor:
         """(B, width) logical indices of the last `width` of `stored` keys."""
@@ -40,23 +48,38 @@ class KeptMap:
         full = torch.cat([self.kept, tail.expand(rows, -1)], dim=1)
         return full[:, stored - width :]  # type: ignore[return-value]
 
+    def slots(self, size: int) -> LongTensor:
+        """(B, size) logical indices of all slots of buffers that take `size` tokens, FILLER where none can come."""
+        if self._slots is None or self._slots.shape[1] != size:
+            columns = self.columns(size, size)
+            self._slots = columns.masked_fill(columns >= size, FILLER)  # type: ignore[assignment]
+        return self._slots  # type: ignore[return-value]
+
     def select(self, rows: Tensor) -> KeptMap:
         """The map after its batch rows were reordered. Layers ask one after the other with the same tensor."""
         if self._derived is None or self._derived[0] is not rows:
             kept: Any = self.kept[rows.to(self.kept.device)]
-            self._derived = (rows, KeptMap(kept, self.tail_start, self.ragged))
+            self._derived = (rows, KeptMap(kept, self.tail_start, self.ragged, self.solid))
         return self._derived[1]
 
     def repeat(self, repeats: int) -> KeptMap:
         """The map after each batch row was repeated."""
         if self._derived is None or self._derived[0] != ("repeat", repeats):
             kept: Any = self.kept.repeat_interleave(repeats, dim=0)
-            self._derived = (("repeat", repeats), KeptMap(kept, self.tail_start, self.ragged))
+            self._derived = (("repeat", repeats), KeptMap(kept, self.tail_start, self.ragged, self.solid))
+        return self._derived[1]
+
+    def shorten(self, tokens: int) -> KeptMap:
+        """The map after its last `tokens` columns, all of them solid, were taken off."""
+        if self._derived is None or self._derived[0] != ("shorten", tokens):
+            kept: Any = self.kept[:, : self.kept.shape[1] - tokens]
+            cut = KeptMap(kept, self.tail_start - tokens, self.ragged, self.solid - tokens)
+            self._derived = (("shorten", tokens), cut)
         return self._derived[1]
 
 
 class _Logical:
-    """What full and sliding layers share. `map` is the history up to the last cut; `pending` the cut under way."""
+    """What all kinds share. `map` is the history up to the last cut; `pending` the cut under way."""
 
     _layer_type = None  # else transformers would register this class for every new cache
 
@@ -64,6 +87,15 @@ class _Logical:
     owner: Any  # the engine; a pruned cache outside its patch is an error, not a wrong answer
     pending: tuple[KeptMap, int] | None  # (map after this forward, logical tokens of this forward)
     stored: int  # keys seen since the start, trimmed ones included
+
+    def begin(self, stored: int, history: KeptMap, owner: Any) -> None:
+        """What a layer that was plain so far, with `stored` keys, has to know from now on."""
+        self.stored, self.map, self.owner, self.pending = stored, history, owner, None
+
+    @property
+    def mark(self) -> int | None:
+        """With `map`, what the columns of this layer's masks depend on."""
+        return self.stored
 
     def _advance(self, new: int) -> int:
         """Count `new` physical keys; return how many logical tokens they stand for."""
@@ -77,7 +109,7 @@ class _Logical:
 
     @property
     def logical_length(self) -> int:
-        return self.map.tail_start + self.stored - self.map.kept.shape[1]
+        return self.map.dropped + self.stored
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)  # type: ignore[misc]
@@ -91,13 +123,17 @@ class _Logical:
         super().batch_select_indices(indices)  # type: ignore[misc]
         self.map = self.map.select(indices)
 
-    def _check_crop(self, tokens: int) -> None:
+    def _crop_map(self, tokens: int) -> None:
+        """Forget the last keys, up to the last image. Raises where a dropped token would have to come off, too."""
         if tokens > 0:
             raise PatchError(f"crop({tokens}): give the tokens to take off the end as a negative number")
-        if abs(tokens) > self.stored - self.map.kept.shape[1]:
+        inside = abs(tokens) - (self.stored - self.map.kept.shape[1])
+        if inside > self.map.solid:
             raise PatchError(
                 "a pruned cache can only be cropped behind its last image; start the turn anew instead"
             )
+        if inside > 0:
+            self.map = self.map.shorten(inside)
 
     def reset(self) -> None:
         self.keys = self.values = None  # before 5.23 they were zeroed and kept their length
@@ -123,7 +159,7 @@ class LogicalLayer(_Logical, DynamicLayer):
         return self.logical_length + query_length, 0
 
     def crop(self, tokens_to_remove: int) -> None:
-        self._check_crop(tokens_to_remove)
+        self._crop_map(tokens_to_remove)
         super().crop(tokens_to_remove)
         self.stored -= abs(tokens_to_remove)
 
@@ -144,7 +180,7 @@ class LogicalSlidingLayer(_Logical, DynamicSlidingWindowLayer):
         return states
 
     def crop(self, tokens_to_remove: int) -> None:
-        self._check_crop(tokens_to_remove)
+        self._crop_map(tokens_to_remove)
         if self.get_seq_length() >= self.sliding_window:
             super().crop(tokens_to_remove)
         else:
@@ -153,7 +189,56 @@ class LogicalSlidingLayer(_Logical, DynamicSlidingWindowLayer):
         self.stored -= abs(tokens_to_remove)
 
 
-_LOGICAL = {DynamicLayer: LogicalLayer, DynamicSlidingWindowLayer: LogicalSlidingLayer}
+class LogicalStaticLayer(_Logical, StaticLayer):
+    """Full attention in buffers of fixed size, for compiled decoding.
+
+    `cumulative_length` is physical and a tensor: nothing here may change from step to step but tensors, else each
+    step would be compiled anew. The buffers keep their size; shorter ones need a smaller `max_cache_len`.
+    """
+
+    @property
+    def stored(self) -> Any:  # type: ignore[override]
+        """Physical keys, a tensor once there are any."""
+        return self.cumulative_length if self.is_initialized else 0
+
+    @property
+    def mark(self) -> None:
+        return None
+
+    @property
+    def reach(self) -> int:
+        """Slots that the attention reads, filled or not."""
+        return self.max_cache_len
+
+    def begin(self, stored: int, history: KeptMap, owner: Any) -> None:
+        self.map, self.owner, self.pending = history, owner, None
+
+    def _advance(self, new: int) -> int:
+        self.owner.check_cache_use()
+        if self.pending is not None:
+            (self.map, _), self.pending = self.pending, None
+        return new
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        self._advance(key_states.shape[-2])
+        return super().update(key_states, value_states, *args, **kwargs)
+
+    def get_seq_length(self) -> Any:
+        return self.logical_length
+
+    def reset(self) -> None:
+        StaticLayer.reset(self)
+        empty: Any = self.map.kept[:, :0]
+        self.map, self.pending = KeptMap(empty, 0, False), None
+
+
+_LOGICAL = {
+    DynamicLayer: LogicalLayer,
+    DynamicSlidingWindowLayer: LogicalSlidingLayer,
+    StaticLayer: LogicalStaticLayer,
+}
 
 
 def is_logical(layer: Any) -> bool:
@@ -181,13 +266,13 @@ def make_logical(cache: Cache, index: int, owner: Any, identity: Any) -> Any:
     kind = _LOGICAL.get(getattr(type(layer), "_plain", type(layer)))  # one that carries a gaze gets it anew
     if kind is None:
         raise PatchError(
-            f"a cache with {type(layer).__name__} layers cannot hold a pruned sequence yet; use the default dynamic "
-            "cache (cache_implementation=None, no past_key_values of another kind)"
+            f"a cache with {type(layer).__name__} layers cannot hold a pruned sequence; use the default dynamic cache "
+            "(cache_implementation=None, no past_key_values of another kind)"
         )
     new = kind.__new__(kind)
     new.__dict__ = layer.__dict__
-    new.stored = layer.get_seq_length()
-    new.map, new.owner, new.pending = identity(new.stored), owner, None
+    stored = int(layer.get_seq_length())
+    new.begin(stored, identity(stored), owner)
     cache.layers[index] = new
     cache._tokenprune_owner = owner  # type: ignore[attr-defined]
     return new

@@ -27,6 +27,7 @@ from .vision import VisionProbe
 
 _PAYLOAD = ("pixel_values", "image_patches", "image_embeds", "video_embeds")
 _TEXT_FIELDS = {"text", "question", *TEXT_FIELDS}
+_PROMPT_FIELDS = {"attention", "received"}  # of the whole prompt, which a chunk of it does not have
 
 
 class Engine:
@@ -110,7 +111,7 @@ class Engine:
             )
         call = {**dict(zip(self._signature, args)), **kwargs}
         self.step, self._fates = None, None
-        self.probe.last.clear()
+        self.probe.begin()
         if not self.enabled:
             return
         cache = call.get("past_key_values")
@@ -248,9 +249,7 @@ class Engine:
         ids = call["input_ids"].cpu()
         family, placeholders = self.parts.family, self.parts.placeholders
         for modality in placeholders:
-            source = self.probe.last.get(modality)
-            if source is None and encoded.get(modality) is not None:
-                source = self.probe.features(modality, encoded[modality], ids)
+            source = self.probe.features(modality, encoded.get(modality), ids)
             if source is not None:
                 sources.append(source.thinned(family.merged(modality, call)))
         same_clip = None if self.question.tokenizer is None else self._same_clip
@@ -258,11 +257,17 @@ class Engine:
         step.layout.number_after(getattr(call.get("past_key_values"), "_tokenprune_images", []))
         self._fates = cuts.start(step.layout)
         step.question = None
+        if self.probe.in_chunks and any(_PROMPT_FIELDS & m.needs for m in self.methods):
+            raise PatchError(
+                "a method that looks at attention inside the language model needs the whole prompt in one call; leave "
+                "out prefill_chunk_size, or use a method of the input stage"
+            )
         if self.needs_text and step.layout.segments:
-            if self.question.fixed is None and bool(step.layout.visual[:, -1].any()):
+            ends_early = self.probe.in_chunks or bool(step.layout.visual[:, -1].any())
+            if self.question.fixed is None and ends_early:
                 raise PatchError(
-                    "the input ends inside an image, before the question that this method reads; raise "
-                    "prefill_chunk_size, set handle.question(...), or use a method that does not look at the question"
+                    "this call ends before the question that this method reads; leave out prefill_chunk_size, set "
+                    "handle.question(...), or use a method that does not look at the question"
                 )
             embed = self.parts.composite.get_input_embeddings()
             padding = _padding(call.get("attention_mask"), ids.shape[1])

@@ -40,6 +40,11 @@ class Features:
         extras = {k: [v[i] for i in order] for k, v in self.extras.items()}
         return Features(self.modality, [self.shapes[i] for i in order], extras)
 
+    def images(self, start: int, end: int) -> Features:
+        """Some of them, in their order."""
+        extras = {name: values[start:end] for name, values in self.extras.items()}
+        return Features(self.modality, self.shapes[start:end], extras)
+
     def thinned(self, merged: Tensor | None) -> Features:
         """The same where only `merged` (all tokens,) of the features reach the prompt; None: all of them."""
         if merged is None:
@@ -101,6 +106,12 @@ class Layout:
 
     def __post_init__(self) -> None:
         self.images_seen = [0] * self.batch
+
+    @property
+    def text_behind(self) -> int:
+        """Text tokens behind the last visual one, of the row that has fewest."""
+        last = [int(row.nonzero()[-1]) if bool(row.any()) else -1 for row in self.visual]
+        return self.length - 1 - max(last)
 
     def number_after(self, seen: Sequence[int]) -> None:
         """Count images on from the `seen` ones of each row's earlier turns; beams share their prompt's number."""

@@ -9,7 +9,7 @@ import torch
 from torch import LongTensor, Tensor, nn
 
 from ..errors import PatchError
-from .cache import FILLER, KeptMap, LogicalLayer, cache_layer, is_logical, make_logical
+from .cache import FILLER, KeptMap, LogicalLayer, LogicalStaticLayer, cache_layer, is_logical, make_logical
 from .layout import Layout
 from .masks import causal, remap
 
@@ -33,13 +33,20 @@ class Step:
             Callable[[Tensor, Tensor], Tensor]
         ] = []  # (features, visual mask) -> features, DeepStack
         self._gathered: dict[Any, tuple[Any, Any]] = {}
-        self._latest: tuple[Any, ...] | None = None  # (map, stored, mask, its physical form) of the layer before
+        self._latest: tuple[Any, ...] | None = (
+            None  # (map, stored, mask, its physical form) of the layer before
+        )
         self._maps: dict[Any, tuple[Any, ...]] = {}
 
     @property
     def physical(self) -> int:
         """Tokens per row inside the decoder from here on."""
         return self.length if self.index is None else self.index.shape[1]
+
+    @property
+    def solid(self) -> int:
+        """Tokens at the end of every row that are text, and so alive."""
+        return 0 if self.layout is None else self.layout.text_behind
 
     # -- cutting -----------------------------------------------------------------------------------------------
 
@@ -133,12 +140,12 @@ class Step:
     def enter_layer(self, cache: Any, index: int, mask: Any, device: torch.device) -> Any:
         """Prepare the cache layer for what this layer will store and return the mask in physical terms."""
         layer = None if cache is None else cache_layer(cache, index)
-        if self.index is None and type(layer) is LogicalLayer:  # decode: layers of one history share one mask
-            known = self._latest
-            if known is not None and known[0] is layer.map and known[1] == layer.stored and known[2] is mask:
+        if self.index is None and type(layer) in (LogicalLayer, LogicalStaticLayer):
+            known = self._latest  # decode: layers of one history share one mask
+            if known is not None and known[0] is layer.map and known[1] == layer.mark and known[2] is mask:
                 return known[3]
             result = self._physical_mask(cache, index, layer, mask, device)
-            self._latest = (layer.map, layer.stored, mask, result)
+            self._latest = (layer.map, layer.mark, mask, result)
             return result
         return self._physical_mask(cache, index, layer, mask, device)
 
@@ -148,33 +155,36 @@ class Step:
         pruned_past = is_logical(layer)
         if self.index is None and not pruned_past:
             return mask
-        rows = self.index
+        if self.index is None and type(layer) is LogicalStaticLayer:  # of a compiled step: tensors only
+            return mask if mask is None else remap(mask, None, layer.map.slots(layer.reach), self.batch)
         history, stored, width, offset = self._history(layer, pruned_past)
-        ragged = self.ragged or history.ragged
-        if mask is None and not ragged:
+        if mask is None and not (self.ragged or history.ragged):
             return None
         key = (id(mask), id(history), stored, width, offset)
         known = self._gathered.get(key)
         if known is None:
-            columns = history.columns(stored, width) - offset
-            if mask is None:
-                past = history.tail_start + stored - history.kept.shape[1] - self.length
-                here: Any = (
-                    rows
-                    if rows is not None
-                    else torch.arange(self.length, device=device).expand(self.batch, -1)
-                )
-                absolute = here.masked_fill(here < 0, FILLER - past) + past
-                new = causal(absolute, columns + offset, self.implementation)
-            else:
-                if not isinstance(mask, Tensor):
-                    raise PatchError(
-                        f"attention masks of type {type(mask).__name__} are not supported; use 'sdpa'"
-                    )
-                new = remap(mask, rows, columns, self.batch)  # type: ignore[arg-type]
-            known = (mask, new)
+            static = type(layer) is LogicalStaticLayer
+            columns = history.slots(width) if static else history.columns(stored, width) - offset
+            known = (mask, self._new_mask(mask, history, stored, columns, offset, device))
             self._gathered[key] = known
         return known[1]
+
+    def _new_mask(
+        self, mask: Any, history: KeptMap, stored: int, columns: Any, offset: int, device: torch.device
+    ) -> Tensor:
+        """`columns` (B, M) of the mask, in rows of the tokens alive; where there was none, one for ragged rows."""
+        if mask is not None:
+            if not isinstance(mask, Tensor):
+                raise PatchError(
+                    f"attention masks of type {type(mask).__name__} are not supported; use 'sdpa'"
+                )
+            return remap(mask, self.index, columns, self.batch)
+        past = history.dropped + stored - self.length
+        rows: Any = self.index
+        if rows is None:
+            rows = torch.arange(self.length, device=device).expand(self.batch, -1)
+        absolute = rows.masked_fill(rows < 0, FILLER - past) + past
+        return causal(absolute, columns + offset, self.implementation)
 
     def _identity(self, n: int) -> KeptMap:
         """The map of a plain layer with n keys: one object for all layers of equal length."""
@@ -188,13 +198,16 @@ class Step:
         if not logical:  # no cache: this call is all there is
             after = self._remember("alone", lambda: KeptMap(self.index, self.length, self.ragged))  # type: ignore[arg-type]
             return after, self.physical, self.physical, 0
-        stored, before = layer.stored, layer.map
+        stored, before = int(layer.stored), layer.map
         after = before
         if self.index is not None:
             after = self._remember(
                 ("after", id(before), stored), lambda: self._extend(before, stored), before
             )
             layer.pending = (after, self.length)
+        if type(layer) is LogicalStaticLayer:
+            after.slots(layer.reach)  # now, not inside a compiled step
+            return after, stored + self.physical, layer.reach, 0
         held = layer.keys.shape[-2] if layer.is_initialized and layer.keys is not None else 0
         width = held + self.physical
         if getattr(layer, "record_past", False):
@@ -202,10 +215,10 @@ class Step:
         return after, stored + self.physical, width, layer.get_mask_sizes(self.length)[1]
 
     def _extend(self, before: KeptMap, stored: int) -> KeptMap:
-        past = before.tail_start + stored - before.kept.shape[1]
+        past = before.dropped + stored
         new = self.index.masked_fill(self.index < 0, FILLER - past) + past  # type: ignore[union-attr]
         kept: Any = torch.cat([before.columns(stored, stored), new], dim=1) if stored else new
-        return KeptMap(kept, past + self.length, before.ragged or self.ragged)
+        return KeptMap(kept, past + self.length, before.ragged or self.ragged, self.solid)
 
     def _remember(self, key: Any, make: Callable[[], KeptMap], hold: Any = None) -> KeptMap:
         known = self._maps.get(key)

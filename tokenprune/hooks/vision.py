@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModelError
 from ..kernels.attention import received_attention, row_attention
 from .attention import Taps
+from .chunks import Chunks
 from .layout import Features
 from .parts import Parts
 
@@ -31,6 +32,8 @@ class VisionProbe:
         self.parts = parts
         self.wanted = {need.split("@")[0]: need for need in needs if need.split("@")[0] in TOWER_FIELDS}
         self.last: dict[str, Features] = {}  # of raw-pixel calls inside this forward
+        self.in_chunks = False  # this forward reads a part of the prompt
+        self._chunks = Chunks()
         self._patches: dict[str, list[Tensor]] = {}
         self._segments: list[int] | None = None
         self._encoding = False
@@ -55,20 +58,41 @@ class VisionProbe:
         while self._undo:
             self._undo.pop()()
 
-    def features(self, modality: str, output: Any, ids: Tensor) -> Features:
-        """What is known of a tower output that is about to be merged into the placeholders of (B, L) `ids`."""
-        pooled = getattr(output, "pooler_output", output)
+    def begin(self) -> None:
+        """A new forward."""
+        self.last.clear()
+        self.in_chunks = False
+
+    def features(self, modality: str, encoded: Any, ids: Tensor) -> Features | None:
+        """What is known of the features about to be merged into the placeholders of (B, L) `ids`.
+
+        `encoded`: those that were computed ahead, None where this forward computed them, or has none.
+        """
+        here = self.last.get(modality)
+        if here is not None or encoded is None:
+            if here is not None:
+                self._chunks.forget(modality)
+            return here
+        return self._ahead(modality, encoded, ids)
+
+    def _ahead(self, modality: str, output: Any, ids: Tensor) -> Features:
+        pooled = pooled_of(output)
         lengths = self.parts.family.lengths(self.parts.composite, modality, pooled)
         known = getattr(output, _ATTRIBUTE, None)
         if known is None:
+            part = self._chunks.take(modality, pooled, len(ids), self.parts.family.joins)
+            if part is not None:
+                self.in_chunks = True
+                return part
             if self.wanted:
                 fields = ", ".join(self.wanted)
                 raise UnsupportedModelError(
-                    f"these image features come without {fields}: they were computed outside the patch, or cut up by "
-                    "prefill_chunk_size. Give generate() the pixels and no chunk size"
+                    f"these image features come without {fields}: they were computed outside the patch. Give "
+                    "generate() the pixels"
                 )
             shapes = self.parts.family.fallback_shapes(lengths)
             return Features(modality, shapes)  # type: ignore[arg-type]
+        self._chunks.forget(modality)
         times = sum(lengths) // max(sum(s.n for s in known.shapes), 1)
         if times <= 1:
             return known
@@ -97,6 +121,7 @@ class VisionProbe:
                 self._encoding = False
             features = self._collect(modality, call, output)
             self.last[modality] = features
+            self._chunks.remember(modality, features, pooled_of(output))
             if not isinstance(output, (tuple, list, Tensor)):
                 setattr(output, _ATTRIBUTE, features)
             return output
@@ -106,7 +131,7 @@ class VisionProbe:
 
     def _collect(self, modality: str, call: dict[str, Any], output: Any) -> Features:
         family, composite = self.parts.family, self.parts.composite
-        pooled = output[1] if isinstance(output, tuple) else getattr(output, "pooler_output", output)
+        pooled = pooled_of(output)
         lengths = family.lengths(composite, modality, pooled)
         shapes = family.shapes(composite, modality, call, lengths)
         extras = {}
@@ -164,6 +189,11 @@ class VisionProbe:
         if "vision_keys" in self._patches:
             keys = [k.mean(1)[:, int(has_cls) :] for _, k in pieces]
             self._patches["vision_keys"] += [_patches(k, self._segments) for k in keys]
+
+
+def pooled_of(output: Any) -> Any:
+    """The features that are merged in, of what get_image_features gives back."""
+    return output[1] if isinstance(output, tuple) else getattr(output, "pooler_output", output)
 
 
 def _patches(values: Tensor, segments: list[int] | None) -> Tensor:
