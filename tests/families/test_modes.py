@@ -228,7 +228,7 @@ def test_prefill_in_chunks_between_images(name, k):
         )
     with masked_conversation(model, dropped_from(family, inputs), k):
         wanted = model.generate(**inputs, **GREEDY, prefill_chunk_size=good)
-    with fresh_positions(model), patch_model(model, METHODS[k](), family.reader) as handle:
+    with fresh_positions(model), patch_model(model, METHODS[k](), family.reader):
         whole = family_of(model.config).joins
         for size in (bad, good) if whole else (bad,):
             with pytest.raises(PatchError, match="prefill_chunk_size cuts an image apart"):

@@ -13,7 +13,7 @@ from tests.tiny.base import text_ids
 from tests.tiny.models import FAMILIES, dropped_from
 from tests.tiny.reference import append_tokens, reference_generate, reference_prefill
 from tokenprune import get_method, patch_model
-from tokenprune.errors import PatchError, UnsupportedModelError
+from tokenprune.errors import PatchError
 
 METHODS = {0: Fixed, 2: FixedAtLayer}
 LOGITS = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}

@@ -1,5 +1,8 @@
-"""Prefill in chunks: `generate` encodes all images at once and hands their features over `prefill_chunk_size` tokens a
-call, with nothing said of which image they belong to."""
+"""Features that were computed ahead and come back without what was noted on them.
+
+`generate` encodes all images at once. Under accelerate their output is rebuilt on its way to the device of a layer; with
+`prefill_chunk_size` a call gets some rows of it, with nothing said of which image they belong to.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,27 @@ class Chunks:
     """What was encoded ahead and has not been merged in yet."""
 
     def __init__(self) -> None:
-        self._ahead: dict[
-            str, tuple[Features, Any, int]
-        ] = {}  # modality -> (whole, its features, rows taken)
+        self._ahead: dict[str, tuple[Features, Any, int]] = {}  # modality -> (whole, its output, rows taken)
 
-    def remember(self, modality: str, whole: Features, pooled: Any) -> None:
+    def remember(self, modality: str, whole: Features, output: Any) -> None:
         """Images were encoded; the calls that read them may follow."""
-        self._ahead[modality] = (whole, pooled, 0)
+        self._ahead[modality] = (whole, output, 0)
 
     def forget(self, modality: str) -> None:
         """They were read in one call."""
         self._ahead.pop(modality, None)
 
-    def take(self, modality: str, pooled: Any, batch: int, joined: bool) -> Features | None:
-        """The images whose (n, D) rows `pooled` are the next ones of what was encoded; None: they are not.
+    def rebuilt(self, modality: str, output: Any) -> Features | None:
+        """What is known of `output` if it is the one encoded ahead on other tensors, perhaps repeated for beams."""
+        whole, encoded, start = self._ahead.get(modality, (None, None, 0))
+        if whole is None or start or not whole.shapes or _fields(output) != _fields(encoded):
+            return None
+        rows, given, first = _rows(encoded), _rows(output), whole.shapes[0].n
+        same = len(given) % len(rows) == 0 and torch.equal(given[:first].to(rows.device), rows[:first])
+        return whole if same else None
+
+    def take(self, modality: str, output: Any, batch: int, joined: bool) -> Features | None:
+        """The images whose (n, D) rows in `output` are the next ones of what was encoded; None: they are not.
 
         joined: several of them may be one picture or clip by the words between them, so that all have to come at once.
         Raises `PatchError` where a chunk ends inside an image, which a method has to see whole, and for a batch,
@@ -39,9 +49,9 @@ class Chunks:
         if modality not in self._ahead:
             return None
         whole, encoded, start = self._ahead[modality]
-        rows, given = _rows(encoded), _rows(pooled)
+        rows, given = _rows(encoded), _rows(output)
         end = start + len(given)
-        if end > len(rows) or not torch.equal(rows[start:end], given):
+        if end > len(rows) or not torch.equal(rows[start:end], given.to(rows.device)):
             return None
         if batch > 1:
             raise PatchError(
@@ -61,6 +71,16 @@ class Chunks:
         return whole.images(ends.index(start), ends.index(end))
 
 
-def _rows(pooled: Any) -> Tensor:
+def pooled_of(output: Any) -> Any:
+    """The features that are merged in, of what get_image_features gives back."""
+    return output[1] if isinstance(output, tuple) else getattr(output, "pooler_output", output)
+
+
+def _rows(output: Any) -> Tensor:
     """Features of any nesting as (rows, D)."""
-    return torch.cat([f.reshape(-1, f.shape[-1]) for f in pooled])
+    return torch.cat([f.reshape(-1, f.shape[-1]) for f in pooled_of(output)])
+
+
+def _fields(output: Any) -> list[str]:
+    """Names in an output; a chunk of it has fewer."""
+    return sorted(output.keys()) if hasattr(output, "keys") else []

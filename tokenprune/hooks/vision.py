@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModelError
 from ..kernels.attention import received_attention, row_attention
 from .attention import Taps
-from .chunks import Chunks
+from .chunks import Chunks, pooled_of
 from .layout import Features
 from .parts import Parts
 
@@ -78,9 +78,9 @@ class VisionProbe:
     def _ahead(self, modality: str, output: Any, ids: Tensor) -> Features:
         pooled = pooled_of(output)
         lengths = self.parts.family.lengths(self.parts.composite, modality, pooled)
-        known = getattr(output, _ATTRIBUTE, None)
+        known = getattr(output, _ATTRIBUTE, None) or self._chunks.rebuilt(modality, output)
         if known is None:
-            part = self._chunks.take(modality, pooled, len(ids), self.parts.family.joins)
+            part = self._chunks.take(modality, output, len(ids), self.parts.family.joins)
             if part is not None:
                 self.in_chunks = True
                 return part
@@ -121,7 +121,7 @@ class VisionProbe:
                 self._encoding = False
             features = self._collect(modality, call, output)
             self.last[modality] = features
-            self._chunks.remember(modality, features, pooled_of(output))
+            self._chunks.remember(modality, features, output)
             if not isinstance(output, (tuple, list, Tensor)):
                 setattr(output, _ATTRIBUTE, features)
             return output
@@ -189,11 +189,6 @@ class VisionProbe:
         if "vision_keys" in self._patches:
             keys = [k.mean(1)[:, int(has_cls) :] for _, k in pieces]
             self._patches["vision_keys"] += [_patches(k, self._segments) for k in keys]
-
-
-def pooled_of(output: Any) -> Any:
-    """The features that are merged in, of what get_image_features gives back."""
-    return output[1] if isinstance(output, tuple) else getattr(output, "pooler_output", output)
 
 
 def _patches(values: Tensor, segments: list[int] | None) -> Tensor:
