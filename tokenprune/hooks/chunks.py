@@ -1,7 +1,7 @@
 """Features that were computed ahead and come back without what was noted on them.
 
-`generate` encodes all images at once. Under accelerate their output is rebuilt on its way to the device of a layer; with
-`prefill_chunk_size` a call gets some rows of it, with nothing said of which image they belong to.
+`generate` encodes all images at once. Under accelerate their output is rebuilt on its way to a layer's device; with
+`prefill_chunk_size` a call gets some rows of it, and nothing says of which image.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class Step:
     def enter_layer(self, cache: Any, index: int, mask: Any, device: torch.device) -> Any:
         """Prepare the cache layer for what this layer will store and return the mask in physical terms."""
         layer = None if cache is None else cache_layer(cache, index)
-        if self.index is None and type(layer) in (LogicalLayer, LogicalStaticLayer):
+        if self.index is None and isinstance(layer, (LogicalLayer, LogicalStaticLayer)):
             known = self._latest  # decode: layers of one history share one mask
             if known is not None and known[0] is layer.map and known[1] == layer.mark and known[2] is mask:
                 return known[3]
