@@ -16,6 +16,7 @@ from ..tokens import PruneReport
 from .medium import grey
 from .resize import Resizer
 from .rows import BLIND, FRAMES, RESIZE, Row
+from .sharing import Shared
 
 TEXT_ONLY = "text only: the same prompt without the picture"
 GREY = "an even grey picture, because the processor takes no question without one"
@@ -43,6 +44,7 @@ class Answerer:
     def __init__(self, chat: Chat, max_new_tokens: int) -> None:
         self.chat, self.max_new_tokens = chat, max_new_tokens
         self.resizer = Resizer(chat)
+        self.shared = Shared(chat, self.resizer.parts.composite)
         self.blind = ""
 
     def answer(self, row: Row, images: Sequence[Medium], questions: Sequence[str]) -> list[Answer]:
@@ -85,6 +87,7 @@ class Answerer:
         self, row: Row, images: Sequence[Medium], questions: Sequence[str]
     ) -> Iterator[tuple[dict[str, Any], PatchHandle | None]]:
         """The model made ready for a row, and its inputs; generate inside the block."""
+        self.shared.reuse, reducers = False, row.reducers()
         with contextlib.ExitStack() as stack:
             if row.label == RESIZE:
                 assert row.keep is not None
@@ -95,12 +98,11 @@ class Answerer:
             elif row.label == BLIND:
                 inputs = self.blinded(images, questions)
             else:
-                inputs = self.chat.inputs(list(images), list(questions))
+                inputs = self.shared.inputs(images, questions)
+                self.shared.allow(frozenset().union(*(r.needs for r in reducers)))
             handle = None
-            if row.methods:
-                handle = stack.enter_context(
-                    patch_model(self.chat.model, row.reducers(), self.chat.processor)
-                )
+            if reducers:
+                handle = stack.enter_context(patch_model(self.chat.model, reducers, self.chat.processor))
             yield inputs, handle
 
     def blinded(self, images: Sequence[Medium], questions: Sequence[str]) -> dict[str, Any]:

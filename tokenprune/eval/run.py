@@ -175,17 +175,21 @@ class _Runner:
                 loaded.append((sample, sample.picture.load()))
             except (TokenPruneError, OSError) as error:
                 broken[sample.id] = _message(error, sample)
-        for row in rows:
-            found: dict[str, Answer | str] = dict(broken)
-            if loaded:
-                found.update(self._answers(row, loaded))
-            records = [_record(row, s, found[s.id], self.known) for s in batch if not self._answered(row, s)]
-            self.journal.append(records)
-            for record in records:
-                self.known[record["row"], record["id"]] = record
-            self.done += sum("error" not in r for r in records)
-            if self.tick is not None:
-                self.tick(self.done, self.total, row.key)
+        with self.answerer.shared.held():
+            for row in rows:
+                found: dict[str, Answer | str] = dict(broken)
+                if loaded:
+                    found.update(self._answers(row, loaded))
+                self._write(row, batch, found)
+
+    def _write(self, row: Row, batch: Sequence[Sample], found: dict[str, Answer | str]) -> None:
+        records = [_record(row, s, found[s.id], self.known) for s in batch if not self._answered(row, s)]
+        self.journal.append(records)
+        for record in records:
+            self.known[record["row"], record["id"]] = record
+        self.done += sum("error" not in r for r in records)
+        if self.tick is not None:
+            self.tick(self.done, self.total, row.key)
 
     def _answers(self, row: Row, loaded: Sequence[tuple[Sample, Medium]]) -> dict[str, Answer | str]:
         """Answers by sample id; where the batch fails, each sample is asked alone, so that only the guilty fail."""

@@ -126,8 +126,9 @@ class VisionProbe:
                 setattr(output, _ATTRIBUTE, features)
             return output
 
-        composite.__dict__[name] = encode
-        self._undo.append(lambda: composite.__dict__.pop(name, None))
+        instance = composite.__dict__  # may hold somebody else's wrapper already
+        self._undo.append(functools.partial(_put_back, instance, name, instance.get(name)))
+        instance[name] = encode
 
     def _collect(self, modality: str, call: dict[str, Any], output: Any) -> Features:
         family, composite = self.parts.family, self.parts.composite
@@ -189,6 +190,13 @@ class VisionProbe:
         if "vision_keys" in self._patches:
             keys = [k.mean(1)[:, int(has_cls) :] for _, k in pieces]
             self._patches["vision_keys"] += [_patches(k, self._segments) for k in keys]
+
+
+def _put_back(instance: dict[str, Any], name: str, before: Any) -> None:
+    if before is None:
+        instance.pop(name, None)
+    else:
+        instance[name] = before
 
 
 def _patches(values: Tensor, segments: list[int] | None) -> Tensor:
