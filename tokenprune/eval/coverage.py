@@ -6,6 +6,7 @@ those it does receive, merged ones as merged, a token's distance is min_k 1 - co
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,15 +46,19 @@ def measure_coverage(
     if (read_coverage(folder) or {}).get("fingerprint") == mark or not rows:
         return
     samples = first_readable(suite, count)
-    found = {}
-    for place, row in enumerate(rows):
+    seen: dict[str, list[tuple[float, float]]] = {row.key: [] for row in rows}
+    for place, sample in enumerate(samples):
         if tick is not None:
-            tick(place, len(rows), f"coverage of {row.key}")
-        try:
-            seen = [_distances(answerer, row, sample) for sample in samples]
-        except TokenPruneError:
-            continue
-        found[row.key] = {"mean": mean(a for a, _ in seen), "worst": mean(b for _, b in seen)}
+            tick(place, len(samples), "coverage")
+        with answerer.shared.held():
+            for row in rows:
+                with contextlib.suppress(TokenPruneError):
+                    seen[row.key].append(_distances(answerer, row, sample))
+    found = {
+        key: {"mean": mean(a for a, _ in pairs), "worst": mean(b for _, b in pairs)}
+        for key, pairs in seen.items()
+        if len(pairs) == len(samples) > 0
+    }
     body = {"fingerprint": mark, "samples": len(samples), "rows": found}
     write_file(folder / FILE, json.dumps(body, indent=1))
 
