@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 import tokenprune
 from tokenprune.cli import app
-from tokenprune.compare import Setting, check_settings, parse_keeps
-from tokenprune.errors import BudgetError, InputError, TokenPruneError
+from tokenprune.compare import Setting, check_settings, parse_keeps, split_methods
+from tokenprune.errors import BudgetError, InputError, TokenPruneError, UnknownNameError
+from tokenprune.methods import get_method
 
 from .vlm_folder import save_vlm
 
@@ -255,6 +256,23 @@ def test_keeps_and_settings():
     assert [Setting("x", k).label for k in (0.111, 1, 64)] == ["11.1%", "1 token", "64 tokens"]
     with pytest.raises(InputError):
         check_settings(["none"], [0.5])
+
+
+def test_a_method_may_be_written_with_hyper_parameters():
+    text = "evs, pvc(budget=adaptive, window=8, absorb=false) ,pyramiddrop(layers=[1, 2])"
+    items = split_methods(text)
+    assert items == ["evs", "pvc(budget=adaptive, window=8, absorb=false)", "pyramiddrop(layers=[1, 2])"]
+    settings = check_settings(items[:2], [0.5])
+    assert settings[1].method == "progressive(budget=adaptive, window=8, absorb=false)"
+    assert settings[1].reducer() == get_method("progressive", keep=0.5, budget="adaptive", window=8, absorb=False)
+    for wrong, message in (
+        ("uniform(keep=0.5)", "written as name"),
+        ("uniform(order", "written as name"),
+        ("uniform(stride)", "no hyper-parameter"),
+        ("evs(nothing=1)", "no hyper-parameter"),
+    ):
+        with pytest.raises((InputError, UnknownNameError), match=message):
+            check_settings([wrong], [0.5])
 
 
 def test_methods_table_comes_from_the_registry():

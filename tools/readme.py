@@ -78,7 +78,7 @@ def results() -> str:
         parts += [f"## {name}", _intro(body), grid(body, _score_and_difference)]
         alone = [r for r in body["rows"] if r["keep"] is None and r["methods"] and "score" in r]
         parts += [f"`{r['label']}`: {_score_and_difference(r)}" for r in alone]
-        parts += [text for make in (_reading, _kinds, _coverage) if (text := make(body))]
+        parts += [text for make in (_reading, _kinds, _answers, _coverage) if (text := make(body))]
     return "\n\n".join([*parts, step()]) + "\n"
 
 
@@ -130,6 +130,24 @@ def _kinds(body: Body) -> str:
     kinds = sorted({k for r in rows for k in r["kinds"]})
     lines = [[f"`{r['label']}`", *(percent(r["kinds"][k]["value"]) for k in kinds)] for r in rows]
     return f"Kinds of question at {keep_text(keeps[1])}, points.\n\n" + table(["method", *kinds], lines)
+
+
+def _answers(body: Body) -> str:
+    """The most frequent answers at the second budget, to questions with few to choose from."""
+    keeps = sorted({r["keep"] for r in body["rows"] if isinstance(r["keep"], float)}, reverse=True)
+    rows = [r for r in body["rows"] if r.get("answers") and r["keep"] in (None, keeps[1])]
+    if not rows or body["name"] != "clips":
+        return ""
+    kinds = sorted({k for r in rows for k in r["answers"]})
+    lines = []
+    for row in rows:
+        most = [sorted(row["answers"].get(k, {}).items(), key=lambda pair: -pair[1])[:4] for k in kinds]
+        cells = [", ".join(f"{text or '(nothing)'} {100 * share:.0f}" for text, share in own) for own in most]
+        lines.append([f"`{row['label']}`", *cells])
+    return (
+        f"What was answered at {keep_text(keeps[1])}, % of a kind's answers, the four most frequent.\n\n"
+        + table(["method", *kinds], lines, left=1 + len(kinds))
+    )
 
 
 def _coverage(body: Body) -> str:

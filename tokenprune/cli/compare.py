@@ -33,7 +33,7 @@ def compare(
     methods: str | None = typer.Option(
         None,
         "--methods",
-        help="Names, see `tokenprune methods`.",
+        help="Names, see `tokenprune methods`; or name(hyper=value, ...).",
         show_default="random,uniform,pool,flashvlm; with --video evs in place of flashvlm",
     ),
     keep: str = typer.Option(
@@ -69,6 +69,7 @@ def compare(
         make_clip_examples,
         make_examples,
         parse_keeps,
+        split_methods,
         to_json,
         write_figures,
     )
@@ -82,7 +83,7 @@ def compare(
     if frames is not None and not video:
         raise InputError("--frames says how many frames of a clip are looked at; name one with --video")
     usual = VIDEO_METHODS if video else METHODS
-    settings = check_settings(usual if methods is None else methods.split(","), parse_keeps(keep))
+    settings = check_settings(usual if methods is None else split_methods(methods), parse_keeps(keep))
     model = default_model(video=bool(video)) if model is None else model
     check_model(model, device, dtype)
     skipped: list[str] = []

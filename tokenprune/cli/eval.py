@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def evaluate_command(
     config: str = typer.Argument(..., help="A YAML file, or the name of a bundled one such as scenes."),
     model: str = typer.Option(None, "--model", help="Embedded model, local folder or Hugging Face id."),
-    methods: str = typer.Option(None, "--methods", help="Comma-separated, instead of the file's."),
+    methods: str = typer.Option(None, "--methods", help="Instead of the file's: name, name(hyper=value), ..."),
     keep: str = typer.Option(None, "--keep", help="Shares or counts, such as 0.5,25%,64."),
     limit: int = typer.Option(None, "--limit", help="Most samples; whole pictures, marked as a subset."),
     batch: int = typer.Option(None, "--batch", min=1, help="Samples answered together."),
@@ -38,7 +38,7 @@ def evaluate_command(
 
     A run that stopped goes on with the same command. Exit code 1: more samples failed than allowed.
     """
-    from ..compare.settings import parse_keeps
+    from ..compare.settings import parse_keeps, split_methods
     from ..eval import evaluate, find_config, load_config, write_report
     from .progress import hush, progress
 
@@ -47,7 +47,7 @@ def evaluate_command(
         "model": model, "limit": limit, "batch": batch, "metric": metric, "efficiency": efficiency,
         "device": device, "dtype": dtype, "threads": threads,
     }  # fmt: skip
-    given["methods"] = None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
+    given["methods"] = None if methods is None else [*map(_item, split_methods(methods))]
     given["keeps"] = None if keep is None else parse_keeps(keep)
     settings = {**vars(run), **{k: v for k, v in given.items() if v is not None}}
     hush()
@@ -58,6 +58,14 @@ def evaluate_command(
     for path in [results.folder / "results.json", *written]:
         console().print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
     _judge_failures(results, max_failures)
+
+
+def _item(text: str) -> str | dict[str, Any]:
+    """A method of a run as it is written on the command line."""
+    from ..compare.settings import parse_method
+
+    name, hyper = parse_method(text)
+    return {"name": name, "label": text, **hyper} if hyper else name
 
 
 @app.command()

@@ -5,7 +5,7 @@ from .examples import CLIP_FRAMES, Example, Film, bundled_examples, make_clip_ex
 from .figures import write_figures
 from .result import Comparison, to_json
 from .run import compare
-from .settings import METHODS, VIDEO_METHODS, Setting, check_settings, parse_keeps
+from .settings import METHODS, VIDEO_METHODS, Setting, check_settings, parse_keeps, split_methods
 
 __all__ = [
     "CLIP_FRAMES",
@@ -25,6 +25,7 @@ __all__ = [
     "make_clip_examples",
     "make_examples",
     "parse_keeps",
+    "split_methods",
     "to_json",
     "write_figures",
 ]

@@ -119,7 +119,7 @@ def _timed(examples: Sequence[Example]) -> list[int]:
 @contextlib.contextmanager
 def patched(chat: Chat, setting: Setting) -> Iterator[Any]:
     """The model pruned as `setting` says, inside the block only."""
-    with patch_model(chat.model, setting.method, chat.processor, keep=setting.keep) as handle:
+    with patch_model(chat.model, setting.reducer(), chat.processor) as handle:
         yield handle
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import yaml
 
 from ..budget import check_keep
 from ..errors import BudgetError, InputError, UnknownNameError, neighbours
-from ..methods import get_method, list_methods, method_class
+from ..methods import Reducer, get_method, list_methods, method_class
 
 METHODS = ("random", "uniform", "pool", "flashvlm")
 VIDEO_METHODS = ("random", "uniform", "pool", "evs")
@@ -21,8 +25,13 @@ ALWAYS = ("none", "blind")
 class Setting:
     """One column of a comparison: a method with the budget it is given."""
 
-    method: str
+    method: str  # as it is written: a name, or `name(hyper=value, ...)`
     keep: float | int
+
+    def reducer(self) -> Reducer:
+        """The method, built."""
+        name, hyper = parse_method(self.method)
+        return get_method(name, keep=self.keep, **hyper)
 
     @property
     def label(self) -> str:
@@ -60,13 +69,31 @@ def parse_keeps(text: str) -> list[float | int]:
     return keeps
 
 
+def split_methods(text: str) -> list[str]:
+    """`evs, progressive(budget=adaptive, window=8)` -> its two items."""
+    return [item.strip() for item in re.findall(r"(?:[^,(]|\([^)]*\))+", text) if item.strip()]
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+    """`progressive(budget=adaptive, window=8)` -> its name and hyper-parameters; values are read as YAML."""
+    found = re.fullmatch(r"\s*([^()\s]+)\s*(?:\((.*)\))?\s*", text)
+    try:
+        hyper = yaml.safe_load("{" + found[2].replace("=", ": ") + "}") if found and found[2] else {}
+    except yaml.YAMLError:
+        hyper = None
+    if found is None or hyper is None or None in hyper or "keep" in hyper:
+        raise InputError(f"{text!r}: a method is written as name, or as name(hyper=value, hyper=value)")
+    return found[1], hyper
+
+
 def check_settings(methods: Sequence[str], keeps: Sequence[float | int]) -> list[Setting]:
     """Every method at every keep, methods in the order given; unknown ones raise with their neighbours.
 
-    An alias is replaced by the method's name.
+    An alias is replaced by the method's name. A method may be written with hyper-parameters, see `parse_method`.
     """
     settings: list[Setting] = []
-    for name in dict.fromkeys(m.strip() for m in methods if m.strip()):
+    for text in dict.fromkeys(m.strip() for m in methods if m.strip()):
+        name = parse_method(text)[0]
         if name in ALWAYS:
             continue  # they are there anyhow
         try:
@@ -75,9 +102,10 @@ def check_settings(methods: Sequence[str], keeps: Sequence[float | int]) -> list
             near = neighbours(name, [*list_methods(), *ALWAYS])
             raise UnknownNameError(f"no method named {name!r}; {near}") from None
         for keep in keeps:
-            get_method(proper, keep=keep)
-            if Setting(proper, keep) not in settings:
-                settings.append(Setting(proper, keep))
+            setting = Setting(text.replace(name, proper, 1), keep)
+            setting.reducer()
+            if setting not in settings:
+                settings.append(setting)
     if not settings:
         raise InputError(f"no method given; {neighbours('', list_methods())}")
     return settings
