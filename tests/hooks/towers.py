@@ -13,10 +13,11 @@ from tests.tiny.reference import eager
 
 BLOCK = {"llava": 1, "vipllava": 2, "llava_next": 1, "qwen2_vl": 2, "qwen2_5_vl": 3, "qwen3_vl": 3, "glm4v": 2}
 BLOCK |= {"llava_next_video": 1, "video_llava": 1, "video_llama_3": 2}
+BLOCK |= {"glm46v": 2, "glm_ocr": 2, "qwen3_vl_moe": 3, "qwen3_5": 2, "qwen3_5_moe": 2}
 """The block whose output the model reads (its last full one); 1, the last one, in the other towers."""
 
 TOWERS = ("vision_tower", "visual", "vision_model", "image_tower")
-PROJECTORS = ("multi_modal_projector", "connector", "visual.merger", "projector")
+PROJECTORS = ("multi_modal_projector", "connector", "projector", "visual.merger")
 CLS = ("llava", "vipllava", "llava_next", "llava_next_video", "video_llava", "internvl")
 
 
@@ -46,6 +47,8 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
         """Qwen's attention returns no weights: again from its own projections, frame by frame."""
         hidden = args[0] if args else kwargs["hidden_states"]
         q, k, _ = module.qkv(hidden).reshape(len(hidden), 3, module.num_heads, -1).permute(1, 2, 0, 3)
+        if hasattr(module, "q_norm"):  # GLM-OCR's
+            q, k = module.q_norm(q), module.k_norm(k)
         cos, sin = (t.float() for t in kwargs["position_embeddings"])
 
         def rotate(x):
@@ -66,7 +69,7 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
     if name == "video_llava":  # a second tower
         twin = blocks(model.model.video_tower)[BLOCK[name]]
         hooks.append(twin.self_attn.register_forward_hook(standard))
-    if name == "glm4v":
+    if name.startswith("glm"):
         projector = model.model.visual.downsample
     else:
         projector = find(model, PROJECTORS)
@@ -140,6 +143,9 @@ def per_picture(name: str, inputs: dict, patches: list[Tensor]) -> list[Tensor]:
     if name == "mistral3":
         sizes = (inputs["image_sizes"] // 4).tolist()
         return [halved(p, h, w) for p, (h, w) in zip(torch.cat(patches).split([h * w for h, w in sizes]), sizes)]
+    if name == "paddleocr_vl":
+        grids = inputs["image_grid_thw"][:, 1:].tolist()
+        return [halved(p, h, w) for p, (h, w) in zip(torch.cat(patches).split([h * w for h, w in grids]), grids)]
     if name in ("llava_next_video", "video_llava"):
         return per_clip(name, inputs, patches)
     if name == "video_llama_3":
@@ -218,12 +224,12 @@ def expected(name: str, model, inputs: dict) -> dict[str, list[Tensor]]:
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         weights = [weights[0][:, a : a + n, a : a + n] for a, n in zip(starts, sizes)]
     attention = [received(w, name in CLS)[:, None] for w in weights]
-    if name == "glm4v":
+    if name.startswith("glm"):
         features = [f.flatten(2).transpose(1, 2).flatten(0, 1) for f in features]
     elif name == "internvl":  # reads cells of 2 x 2 patches side by side: nothing left to pool
         saliency = per_picture(name, inputs, attention)
         return {"saliency": saliency, "vision_features": join_tiles(name, inputs, list(torch.cat(features)))}
-    if not name.startswith(("qwen", "glm", "mistral3", "video_llama")):
+    if not name.startswith(("qwen", "glm", "mistral3", "video_llama", "paddleocr", "lfm2")):
         features = [p for f in features for p in f]
     return {
         "saliency": per_picture(name, inputs, attention),

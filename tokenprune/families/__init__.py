@@ -23,7 +23,9 @@ REFUSED = {
 
 SUPPORTED = (
     "gemma3",
+    "glm46v",
     "glm4v",
+    "glm_ocr",
     "idefics3",
     "internvl",
     "llava",
@@ -31,10 +33,12 @@ SUPPORTED = (
     "llava_next_video",
     "llava_onevision",
     "mistral3",
+    "paddleocr_vl",
     "paligemma",
     "qwen2_5_vl",
     "qwen2_vl",
     "qwen3_vl",
+    "qwen3_vl_moe",
     "smolvlm",
     "video_llama_3",
     "video_llava",
