@@ -106,7 +106,7 @@ class Family:
         return layer % depth if layer < 0 else max(layer - 1, 0)  # hidden_states[j > 0] leaves block j - 1
 
     def segments(self, composite: nn.Module, call: Call) -> list[int] | None:
-        """Patches per picture where the tower packs several into one sequence; None where it batches them."""
+        """Patches per picture where the tower packs several into one sequence, or fills each up; None otherwise."""
         return None
 
     def patch_features(self, features: Tensor) -> Tensor:

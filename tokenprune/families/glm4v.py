@@ -1,4 +1,4 @@
-"""GLM-4.1V, GLM-4.6V and GLM-OCR: a packed tower as in Qwen-VL, merged by a strided convolution; video placeholders carry the image id."""
+"""GLM-4.1V, GLM-4.6V, GLM-OCR: Qwen-VL's packing, merged by a strided convolution; videos carry the image id."""
 
 from __future__ import annotations
 
