@@ -27,7 +27,8 @@ def test_a_layer_without_attention_is_not_looked_at(name):
     with patch_model(model, "fastv", layer=2, budget="after", keep=0.5) as handle:
         model(**inputs)
         assert handle.report.after < handle.report.before
-    assert explain(model).methods["fastv"] == "yes"
+    facts = explain(model)
+    assert facts.states == 2 and "2 layers carry a state" in str(facts) and facts.methods["fastv"] == "yes"
 
 
 def test_unequal_rows_do_not_go_on_from_a_state():
@@ -47,6 +48,15 @@ def test_unequal_rows_do_not_go_on_from_a_state():
             model(**second | {"attention_mask": seen}, past_key_values=past)
 
 
+def test_frames_that_nothing_joins_are_videos_of_their_own():
+    family = FAMILIES["minicpmv4_6"]
+    model = family.build()
+    assert explain(model).videos == "each frame by itself"
+    with patch_model(model, Fixed()) as handle:
+        model(**family.inputs("video"))
+        assert [(i.kind, i.grid) for i in handle.report.images] == [("video", (1, 3, 4))] * 2
+
+
 def test_cuts_lie_before_the_layers_that_share_keys():
     model = FAMILIES["gemma4"].build()
     for layer in (4, 5):
@@ -61,9 +71,10 @@ def test_cuts_lie_before_the_layers_that_share_keys():
 def test_a_clip_of_several_frames_is_beyond_transformers():
     """Kimi K2.5 averages over a clip's frames, and splits the result as if it had not: unpatched."""
     family = FAMILIES["kimi_k25"]
-    inputs = family.inputs("single")
+    model, inputs = family.build(), family.inputs("single")
+    assert explain(model).videos == "none"
     inputs["pixel_values_videos"] = inputs.pop("pixel_values").repeat(2, 1, 1, 1)
     inputs["video_grid_thw"] = inputs.pop("image_grid_thw") * torch.tensor([2, 1, 1])
     inputs["input_ids"] = inputs["input_ids"].where(inputs["input_ids"] != family.image_token_id, 6)
     with pytest.raises(RuntimeError, match="split"):
-        family.build()(**inputs)
+        model(**inputs)

@@ -49,6 +49,7 @@ def make():
         video_token_id=VIDEO,
         audio_token_id=3,
         boi_token_id=VISION_START,
+        tie_word_embeddings=False,  # a tied <bos> would be all zeros, whose norms have gradients without bound
         eoi_token_id=VISION_END,
     )
     model = hf.Gemma4ForConditionalGeneration(config)

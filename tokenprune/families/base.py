@@ -40,6 +40,7 @@ class Family:
     )
     text_names: ClassVar[tuple[str, ...]] = ("language_model", "text_model")
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
+    frames_apart: ClassVar[bool] = False  # each frame of a video is a video of its own
     frame_label: ClassVar[str | None] = None  # pattern of the words before a frame that comes as an image
     merge_friendly: ClassVar[bool] = False  # merging did better than dropping on it: seen with 1-D positions only
 

@@ -1,6 +1,8 @@
-"""Kimi K2.5: a packed tower as in Qwen-VL, patches in raster order, the frames of a clip averaged into one."""
+"""Kimi K2.5: a packed tower as in Qwen-VL, patches in raster order, merged 2 x 2 by the tower's own pooling."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,10 +15,11 @@ from .shapes import Shape, grid_shape
 
 @family
 class KimiK25(QwenVL):
-    """The processor cuts a video into clips of a few frames; each clip is a video of its own here, and one grid."""
+    """Images only: transformers (5.23) averages over a clip's frames, splits the result by all of them, and raises."""
 
     model_types = ("kimi_k25",)
     projector_names = ("mm_projector",)
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
     merge_friendly = True
 
     def merge(self, composite: nn.Module) -> int:
@@ -27,8 +30,7 @@ class KimiK25(QwenVL):
         return [grid_shape(1, h // m, w // m) for _, h, w in self.grids(modality, call).tolist()]
 
     def segments(self, composite: nn.Module, call: Call) -> list[int] | None:
-        modality = "video" if "video_grid_thw" in call else "image"
-        return [t * h * w for t, h, w in self.grids(modality, call).tolist()]  # frames of a clip see each other
+        return [t * h * w for t, h, w in self.grids("image", call).tolist()]
 
     def spread(
         self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]
@@ -36,6 +38,6 @@ class KimiK25(QwenVL):
         if patches.dim() == 3:  # (cells, m m, C): the projector's input
             return list(patches.mean(1).split([s.n for s in shapes]))
         grids = self.grids(modality, call).tolist()
-        clips = patches.split([t * h * w for t, h, w in grids])
-        frames = [p.unflatten(0, (t, h, w)).mean(0).permute(2, 0, 1) for p, (t, h, w) in zip(clips, grids)]
-        return [F.avg_pool2d(f, self.merge(composite)).flatten(1).T for f in frames]
+        pictures = patches.split([h * w for _, h, w in grids])
+        square = [p.unflatten(0, (h, w)).permute(2, 0, 1) for p, (_, h, w) in zip(pictures, grids)]
+        return [F.avg_pool2d(p, self.merge(composite)).flatten(1).T for p in square]

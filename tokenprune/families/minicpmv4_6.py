@@ -18,6 +18,7 @@ class MiniCpmV46(Family):
 
     model_types = ("minicpmv4_6",)
     projector_names = ("merger",)
+    frames_apart = True
     merge_friendly = True
 
     def sizes(self, call: Call) -> list[tuple[int, int]]:
