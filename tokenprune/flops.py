@@ -60,7 +60,8 @@ def _mixer(config: Any, kind: str, shared: bool) -> tuple[int, int, int]:
 
 def _mlp(config: Any, layer: int, shared: bool) -> int:
     """Three matrices, as wide as the experts that run are together."""
-    experts, width = getattr(config, "num_experts_per_tok", None), getattr(config, "moe_intermediate_size", None)
+    experts = getattr(config, "num_experts_per_tok", None)
+    width = getattr(config, "moe_intermediate_size", None)
     dense = layer < (getattr(config, "first_k_dense_replace", None) or 0)
     dense |= layer in (getattr(config, "mlp_only_layers", None) or ())
     if experts and width and not dense:
@@ -68,7 +69,8 @@ def _mlp(config: Any, layer: int, shared: bool) -> int:
         always += getattr(config, "shared_expert_intermediate_size", None) or 0
         columns = experts * width + always
     else:
-        columns = config.intermediate_size * (2 if shared and getattr(config, "use_double_wide_mlp", False) else 1)
+        double = shared and getattr(config, "use_double_wide_mlp", False)
+        columns = config.intermediate_size * (2 if double else 1)
         if getattr(config, "enable_moe_block", False):  # Gemma 4: experts beside the dense one
             columns += config.top_k_experts * width
     gates = 2 * config.hidden_size * (getattr(config, "hidden_size_per_layer_input", None) or 0)

@@ -53,7 +53,10 @@ def make():
         eoi_token_id=VISION_END,
     )
     model = hf.Gemma4ForConditionalGeneration(config)
-    for name, weight in model.named_parameters():  # scores are not scaled: queries of length one, or rounding shows
+    for (
+        name,
+        weight,
+    ) in model.named_parameters():  # scores are not scaled: queries of length one, or rounding shows
         if name.endswith("q_norm.weight"):
             weight.data.fill_(0.25)
     return model
@@ -100,7 +103,10 @@ def lengths(inputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
         return ((places >= 0).all(-1).sum(-1) // MERGE**2).flatten().tolist()
 
     frames = tokens("video_position_ids")
-    return {"image": tokens("image_position_ids"), "video": [a + b for a, b in zip(frames[::2], frames[1::2])]}
+    return {
+        "image": tokens("image_position_ids"),
+        "video": [a + b for a, b in zip(frames[::2], frames[1::2])],
+    }
 
 
 FAMILIES = [

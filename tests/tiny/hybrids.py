@@ -12,6 +12,7 @@ import transformers as hf
 from torch.nn.functional import pad
 
 from .base import GLOBAL_IMAGE, IMAGE, ROW_COL, TEXT, VISION_END, VISION_START, Family, Media, pixels
+from .moe import PROMPTS as FEW
 from .qwen import IMAGE_PROMPTS, MIXED, QWEN_IDS, VISION, family, mrope
 
 PATCH, MERGE = 4, 2
@@ -117,6 +118,6 @@ def lfm2_lengths(inputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
 
 FAMILIES = [
     dataclasses.replace(family("qwen3_5", make_qwen35, "qwen3", IMAGE_PROMPTS | MIXED), way="rows"),
-    dataclasses.replace(family("qwen3_5_moe", make_qwen35_moe, "qwen3", IMAGE_PROMPTS | MIXED), way="rows"),
+    dataclasses.replace(family("qwen3_5_moe", make_qwen35_moe, "qwen3", FEW), way="rows"),
     Family("lfm2_vl", make_lfm2, lfm2_media, collate_lfm2, lfm2_lengths, LFM2_PROMPTS, way="rows"),
 ]

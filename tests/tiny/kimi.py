@@ -35,7 +35,12 @@ LATENT = {
 
 def make():
     vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    vision |= {"patch_size": PATCH, "pos_emb_height": 6, "pos_emb_width": 6, "merge_kernel_size": [MERGE, MERGE]}
+    vision |= {
+        "patch_size": PATCH,
+        "pos_emb_height": 6,
+        "pos_emb_width": 6,
+        "merge_kernel_size": [MERGE, MERGE],
+    }
     config = hf.Kimi_K25Config(
         vision_config=vision,
         text_config=hf.DeepseekV3Config(**TEXT | LATENT),

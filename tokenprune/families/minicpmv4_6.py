@@ -28,8 +28,9 @@ class MiniCpmV46(Family):
 
     def merges(self, composite: nn.Module, call: Call) -> tuple[int, int]:
         """Patches per side of one patch that leaves the tower, and of those per side of one visual token."""
-        mode = call.get("downsample_mode") or composite.config.downsample_mode
-        return 1 if mode == "4x" else 2, composite.config.merge_kernel_size[0] ** composite.config.merger_times
+        config = composite.config
+        mode = call.get("downsample_mode") or config.downsample_mode
+        return 1 if mode == "4x" else 2, config.merge_kernel_size[0] ** config.merger_times
 
     def shapes(self, composite: nn.Module, modality: str, call: Call, lengths: list[int]) -> list[Shape]:
         m = math.prod(self.merges(composite, call))
