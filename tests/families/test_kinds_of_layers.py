@@ -48,6 +48,7 @@ def test_unequal_rows_do_not_go_on_from_a_state():
             model(**second | {"attention_mask": seen}, past_key_values=past)
 
 
+@pytest.mark.skipif("minicpmv4_6" not in FAMILIES, reason="this transformers reads pictures of one size only")
 def test_frames_that_nothing_joins_are_videos_of_their_own():
     family = FAMILIES["minicpmv4_6"]
     model = family.build()

@@ -5,6 +5,8 @@ Media names are grids of visual tokens, 4 x 4 patches each: "HxW" an image, "HxW
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 import transformers as hf
 
@@ -64,4 +66,9 @@ def lengths(inputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
     return {"image": tokens("target_sizes"), "video": tokens("target_sizes_videos")}
 
 
-FAMILIES = [Family("minicpmv4_6", make, media, collate, lengths, PROMPTS, video_token_id=VIDEO, way="rows")]
+# transformers 5.17 reads pictures of one size only in a call, patched or not; its method takes no further arguments.
+RAGGED = "kwargs" in inspect.signature(hf.MiniCPMV4_6Model.get_image_features).parameters
+
+FAMILIES = [
+    Family("minicpmv4_6", make, media, collate, lengths, PROMPTS, video_token_id=VIDEO, way="rows"),
+][: int(RAGGED)]

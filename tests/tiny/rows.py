@@ -56,8 +56,8 @@ def run_row(text: nn.Module, hidden: Tensor, positions: Tensor, keep: Tensor, k:
         if text.config.layer_types[place] == "full_attention":
             lowest = torch.finfo(hidden.dtype).min
             mask = torch.full((n, n), lowest, dtype=hidden.dtype).triu(1)[None, None]
-        where = positions if len(positions) == 3 else positions[0]
-        rotary = text.rotary_emb(hidden, where)
+        grids = "mrope_section" in text.config.rope_parameters
+        rotary = text.rotary_emb(hidden, positions.expand(3, -1, -1) if grids else positions[0])
         hidden = layer(hidden, position_embeddings=rotary, attention_mask=mask)
     hidden = hidden[:, keep] if k >= len(text.layers) else hidden
     norm = text.norm if hasattr(text, "norm") else text.embedding_norm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +23,8 @@ class KimiK25(QwenVL):
     merge_friendly = True
 
     def merge(self, composite: nn.Module) -> int:
-        return composite.config.vision_config.merge_kernel_size[0]
+        kernel: Any = composite.config.vision_config.merge_kernel_size
+        return kernel[0]
 
     def shapes(self, composite: nn.Module, modality: str, call: Call, lengths: list[int]) -> list[Shape]:
         m = self.merge(composite)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,7 +29,7 @@ class MiniCpmV46(Family):
 
     def merges(self, composite: nn.Module, call: Call) -> tuple[int, int]:
         """Patches per side of one patch that leaves the tower, and of those per side of one visual token."""
-        config = composite.config
+        config: Any = composite.config
         mode = call.get("downsample_mode") or config.downsample_mode
         return 1 if mode == "4x" else 2, config.merge_kernel_size[0] ** config.merger_times
 
