@@ -24,6 +24,7 @@ class Explanation:
     tested: bool
     text_model: str
     layers: int
+    states: int  # of the layers: linear attention or convolution, which carry a state from token to token
     cut_below: int
     attention: str
     placeholders: dict[str, int]
@@ -55,6 +56,8 @@ class Explanation:
             "saliency": self.saliency,
             "question": self.question,
         }
+        if self.states:
+            rows["text model"] += f"; {self.states} layers carry a state and have no attention to look at"
         lines = [f"{label:<13} {text}" for label, text in rows.items()]
         lines += [
             f"{name:<13} {'works' if why == 'yes' else 'no: ' + why}" for name, why in self.methods.items()
@@ -71,6 +74,7 @@ def explain(model: nn.Module, processor: Any = None) -> Explanation:
         tested=parts.config.model_type in SUPPORTED,
         text_model=type(parts.text).__name__,
         layers=parts.num_layers,
+        states=len(parts.states),
         cut_below=parts.first_shared,
         attention=getattr(parts.text_config, "_attn_implementation", None) or "unknown",
         placeholders=parts.placeholders,
@@ -87,7 +91,9 @@ def _videos(parts: Parts, processor: Any) -> str:
     if parts.family.frame_label is not None:
         told = "frames are images to the model, made one video by the words before them"
         return told if processor is not None else f"{told}; without a processor they stay images"
-    return "one each" if hasattr(parts.composite, "get_video_features") else "none"
+    if "video" not in parts.placeholders or not hasattr(parts.composite, "get_video_features"):
+        return "none"
+    return "each frame by itself" if parts.family.frames_apart else "one each"
 
 
 def _saliency(parts: Parts) -> str:

@@ -241,6 +241,13 @@ def check_method(method: Reducer, parts: Parts) -> None:
                 f"{name} reads {read} of the layer before its cut, so it cannot cut at layer 0; "
                 f"{type(parts.model).__name__} takes 1 to {parts.first_shared - 1}"
             )
+        if layer - 1 in parts.states and asked & LAYER_FIELDS:
+            read = ", ".join(sorted(asked & LAYER_FIELDS))
+            others = [k + 1 for k in range(parts.first_shared - 1) if k not in parts.states]
+            raise BudgetError(
+                f"{name} reads {read} of layer {layer - 1}, which is a linear attention or convolution and has none; "
+                f"{type(parts.model).__name__} takes {', '.join(map(str, others))}"
+            )
         if not 0 <= layer < parts.first_shared:
             raise BudgetError(
                 f"{name} cuts at layer {layer}; {type(parts.model).__name__} takes 0 to {parts.first_shared - 1}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers as hf
 
-from tests.tiny import anyres, gemma, llava, qwen, tiled
+from tests.tiny import anyres, gemma, hybrids, llava, qwen, tiled
 from tests.tiny.base import (
     FAKE_IMAGE,
     GLOBAL_IMAGE,
@@ -138,6 +138,40 @@ def glm4v() -> Any:
     )
 
 
+def glm46v() -> Any:
+    sizes = qwen_sizes()
+    older = glm4v()
+    return hf.Glm46VProcessor(
+        hf.Glm46VImageProcessor(**sizes),
+        older.tokenizer,
+        hf.Glm46VVideoProcessor(**sizes),
+        chat_template=older.chat_template,
+    )
+
+
+def paddleocr_vl() -> Any:
+    sizes = qwen_sizes() | {"temporal_patch_size": 1}
+    return hf.PaddleOCRVLProcessor(
+        hf.PaddleOCRVLImageProcessor(**sizes), qwen_words(), chat_template=QWEN_TEMPLATE
+    )
+
+
+def lfm2_vl() -> Any:
+    names = {IMAGE: "<image>", VISION_START: "<|image_start|>", VISION_END: "<|image_end|>"}
+    names |= {17: "<|img_row_1_col_1|>", 18: "<|img_row_1_col_2|>", GLOBAL_IMAGE: "<|img_thumbnail|>"}
+    images = hf.Lfm2VlImageProcessor(
+        encoder_patch_size=hybrids.PATCH,
+        min_image_tokens=9,
+        max_image_tokens=16,
+        tile_size=24,
+        max_tiles=2,
+        size=square(24),
+    )
+    special = {"image_token": "<image>", "image_start_token": "<|image_start|>"}
+    special |= {"image_end_token": "<|image_end|>", "image_thumbnail": "<|img_thumbnail|>"}
+    return hf.Lfm2VlProcessor(images, words(names, **special), chat_template=template("<image>"))
+
+
 def internvl() -> Any:
     names = {IMAGE: "<IMG_CONTEXT>", VISION_START: "<img>", VISION_END: "</img>", VIDEO: "<video>"}
     special = {
@@ -224,6 +258,10 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "paligemma": paligemma,
     "mistral3": mistral3,
     "glm4v": glm4v,
+    "glm46v": glm46v,
+    "lfm2_vl": lfm2_vl,
+    "paddleocr_vl": paddleocr_vl,
+    "qwen3_5": qwen3_vl,  # the class that transformers opens it with, too
 }
 
 

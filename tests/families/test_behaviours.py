@@ -69,8 +69,8 @@ def test_pruned_prefill_and_decode_equal_the_masked_reference(name, kind, k, att
     model, inputs = family.build(attn=attn), family.inputs(kind)
     dropped = dropped_from(family, inputs)
     plain = model(**inputs).logits
-    wanted = reference_prefill(model, inputs, dropped, k)
-    tokens, steps = reference_generate(model, inputs, dropped, k, steps=3)
+    wanted = reference_prefill(model, inputs, dropped, k, family.way)
+    tokens, steps = reference_generate(model, inputs, dropped, k, 3, family.way)
     kept = real_tokens(inputs) & ~dropped
     with patch_model(model, METHODS[k](), family.reader) as handle:
         assert worst(model(**inputs).logits, wanted, kept) < TOLERANCE

@@ -30,7 +30,9 @@ def reference(family, inputs):
     )
     out = model(**inputs, output_attentions=True)
     hook.remove()
-    return out.attentions[K - 1].double(), entering[0]
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"] * K
+    place = sum(kind.endswith("attention") and kind != "linear_attention" for kind in kinds[: K - 1])
+    return out.attentions[place].double(), entering[0]  # layers without attention have no entry
 
 
 def images_of(family, inputs, seen):

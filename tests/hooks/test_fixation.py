@@ -14,7 +14,8 @@ from tokenprune.errors import BudgetError, TokenPruneError, UnsupportedModelErro
 from tokenprune.hooks.gaze import gaze_of
 
 STEPS = 5
-FULL = [n for n in FAMILIES if n != "gemma3"]  # its sliding layers stay dense; tested apart
+FULL = [n for n in FAMILIES if n not in ("gemma3", "gemma4")]
+"""Gemma 3's sliding layers stay dense, and Gemma 4 is refused: both are tested apart."""
 CASES = [(n, k) for n in FULL for k in FAMILIES[n].kinds if "batch" in k or k == "multi"]
 
 
@@ -44,6 +45,8 @@ def layer_masks(model, hidden):
     def hook(place):
         def before(module, args, kwargs):
             mask = kwargs["attention_mask"]
+            if mask is None or mask.dim() == 2:  # a layer that carries a state reads no keys
+                return None
             return args, kwargs | {
                 "attention_mask": mask.masked_fill(hidden[place][:, None], torch.finfo(mask.dtype).min)
             }
@@ -113,7 +116,7 @@ def test_every_step_equals_the_masked_reference(name, kind, attn):
     assert moved > 1e-3 or not bool(same.all())
 
 
-@pytest.mark.parametrize("name", list(FAMILIES))
+@pytest.mark.parametrize("name", [n for n in FAMILIES if n != "gemma4"])
 @pytest.mark.parametrize("method", [
     get_method("fixation", keep=1.0, focal=(1,)),
     get_method("fixation", keep=0.1, k_min=1, focal=(0, 1, 2, 3)),

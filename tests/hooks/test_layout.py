@@ -32,6 +32,10 @@ def by_hand(name: str, media: str) -> tuple[tuple | None, list[tuple]]:
         if media == "plain":
             return (1, 4, 4), grid(0, 4, 4)
         return None, grid(1, 4, 4) + grid(2, 4, 4) + grid(0, 4, 4)  # the thumbnail comes last
+    if media == "tiles":  # LFM2-VL: two tiles, then the thumbnail
+        return None, grid(1, 3, 3) + grid(2, 3, 3) + grid(0, 2, 3)
+    if media.endswith(":frame"):
+        media = media.removesuffix(":frame")
     if name == "video_llava":
         if media == "image":
             return (1, 3, 3), grid(0, 3, 3)
@@ -73,7 +77,7 @@ def test_grids_coordinates_and_numbers(name, kind):
         assert image.grid == wanted_grid
         assert image.coords.tolist() == [list(c) for c in wanted]
         assert image.before == len(wanted)
-        assert image.kind == ("video" if media == "video" or media.count("x") == 2 else "image")
+        assert image.kind == ("video" if media == "video" or media.count("x") == 2 or ":frame" in media else "image")
     groups = spy.take()
     assert sum(g.shape[0] for g in groups) == len(images)
     shapes = {(i.kind, i.grid, tuple(map(tuple, i.coords.tolist()))) for i in images}

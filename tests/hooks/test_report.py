@@ -7,7 +7,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     CLIPVisionConfig,
+    DeepseekV3Config,
     Gemma3TextConfig,
+    Gemma4TextConfig,
+    Lfm2Config,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -29,7 +32,20 @@ TEXTS = {
     "gemma3, sliding": Gemma3TextConfig(
         **REAL, num_attention_heads=4, num_key_value_heads=2, head_dim=64, sliding_window=4096
     ),
-}
+    "lfm2, convolutions": Lfm2Config(
+        **REAL, num_attention_heads=4, num_key_value_heads=2, layer_types=["conv", "full_attention"] * 2,
+        block_auto_adjust_ff_dim=False,
+    ),
+    "deepseek, latent and experts": DeepseekV3Config(
+        **REAL, num_attention_heads=4, num_key_value_heads=4, kv_lora_rank=64, q_lora_rank=96, qk_nope_head_dim=32,
+        qk_rope_head_dim=16, v_head_dim=32, n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1,
+        first_k_dense_replace=1, moe_intermediate_size=192,
+    ),
+    "gemma4, heads by layer": Gemma4TextConfig(
+        **REAL, num_attention_heads=4, num_key_value_heads=2, head_dim=32, global_head_dim=64,
+        hidden_size_per_layer_input=0, sliding_window=4096, layer_types=["sliding_attention", "full_attention"] * 2,
+    ),
+}  # fmt: skip
 
 
 def realistic(text) -> LlavaForConditionalGeneration:
@@ -64,6 +80,8 @@ def counted(model, inputs: dict) -> int:
 def test_flops_agree_with_the_counter_of_torch(text, method, attn):
     model = realistic(TEXTS[text])
     model.set_attn_implementation(attn)
+    if "experts" in text:
+        model.set_experts_implementation("eager")  # the counter does not know grouped products
     ids = torch.tensor([[1, *[IMAGE] * 196, *range(20, 60)]] * 2)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels(2, 3, 112, 112, seed=0)}
     with patch_model(model, method) as handle:

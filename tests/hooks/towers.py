@@ -13,10 +13,12 @@ from tests.tiny.reference import eager
 
 BLOCK = {"llava": 1, "vipllava": 2, "llava_next": 1, "qwen2_vl": 2, "qwen2_5_vl": 3, "qwen3_vl": 3, "glm4v": 2}
 BLOCK |= {"llava_next_video": 1, "video_llava": 1, "video_llama_3": 2}
+BLOCK |= {"glm46v": 2, "glm_ocr": 2, "qwen3_vl_moe": 3, "qwen3_5": 2, "qwen3_5_moe": 2, "minicpmv4_6": 2}
 """The block whose output the model reads (its last full one); 1, the last one, in the other towers."""
 
 TOWERS = ("vision_tower", "visual", "vision_model", "image_tower")
-PROJECTORS = ("multi_modal_projector", "connector", "visual.merger", "projector")
+PROJECTORS = ("multi_modal_projector", "connector", "projector", "visual.merger", "merger")
+PROJECTORS += ("mm_projector", "embed_vision")
 CLS = ("llava", "vipllava", "llava_next", "llava_next_video", "video_llava", "internvl")
 
 
@@ -45,20 +47,30 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
     def packed(module, args, kwargs, output):
         """Qwen's attention returns no weights: again from its own projections, frame by frame."""
         hidden = args[0] if args else kwargs["hidden_states"]
-        q, k, _ = module.qkv(hidden).reshape(len(hidden), 3, module.num_heads, -1).permute(1, 2, 0, 3)
-        cos, sin = (t.float() for t in kwargs["position_embeddings"])
+        if hasattr(module, "qkv"):
+            q, k, _ = module.qkv(hidden).reshape(len(hidden), 3, module.num_heads, -1).permute(1, 2, 0, 3)
+        else:  # Kimi's and MiniCPM's
+            flat = hidden.reshape(-1, hidden.shape[-1])
+            both = module.q_proj(flat), module.k_proj(flat)
+            q, k = (x.unflatten(1, (module.num_heads, -1)).transpose(0, 1) for x in both)
+        if hasattr(module, "q_norm"):  # GLM-OCR's
+            q, k = module.q_norm(q), module.k_norm(k)
+        rotary = kwargs.get("position_embeddings")
 
         def rotate(x):
-            first, second = x.chunk(2, -1)
+            (cos, sin), (first, second) = (t.float() for t in rotary), x.chunk(2, -1)
             return x * cos + torch.cat([-second, first], -1) * sin
 
-        q, k = rotate(q), rotate(k)
+        if rotary is not None:
+            q, k = rotate(q), rotate(k)
         bounds = kwargs["cu_seqlens"].tolist()
         for a, b in itertools.pairwise(bounds):
             logits = q[:, a:b] @ k[:, a:b].transpose(1, 2) * q.shape[-1] ** -0.5
             weights.append(logits.softmax(-1))
 
-    if hasattr(block, "attn"):
+    if name == "minicpmv4_6":
+        hooks = [block.self_attn.register_forward_hook(packed, with_kwargs=True)]
+    elif hasattr(block, "attn"):
         hooks = [block.attn.register_forward_hook(packed, with_kwargs=True)]
     else:
         attention = next(m for n, m in block.named_modules() if n in ("self_attn", "attention"))
@@ -66,11 +78,15 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
     if name == "video_llava":  # a second tower
         twin = blocks(model.model.video_tower)[BLOCK[name]]
         hooks.append(twin.self_attn.register_forward_hook(standard))
-    if name == "glm4v":
+    if name.startswith("glm"):
         projector = model.model.visual.downsample
     else:
         projector = find(model, PROJECTORS)
-    hooks.append(projector.register_forward_pre_hook(lambda m, args: features.append(args[0])))
+
+    def before(module, args, kwargs):
+        features.append(args[0] if args else kwargs["inputs_embeds"])
+
+    hooks.append(projector.register_forward_pre_hook(before, with_kwargs=True))
     try:
         with eager(model):
             model(**inputs, use_cache=False)
@@ -130,6 +146,35 @@ def window_order(t: int, h: int, w: int) -> list[int]:
     ]
 
 
+RASTER = ("paddleocr_vl", "lfm2_vl", "kimi_k25", "gemma4", "minicpmv4_6")
+"""Towers whose patches come row by row, each size its own."""
+
+
+def raster_grids(name: str, inputs: dict) -> list[tuple[int, int]]:
+    """(h, w) in patches of every picture, as the last block sees them; images before videos."""
+    if name == "lfm2_vl":
+        return inputs["spatial_shapes"].tolist()
+    if name == "minicpmv4_6":  # merged half way
+        sizes = [inputs[n] for n in ("target_sizes", "target_sizes_videos") if n in inputs]
+        return (torch.cat(sizes) // 2).tolist()
+    if name == "gemma4":
+        places = [inputs[n] for n in ("image_position_ids", "video_position_ids") if n in inputs]
+        return [(int(y) + 1, int(x) + 1) for p in places for x, y in p.flatten(0, -3).amax(1)]
+    return inputs["image_grid_thw"][:, 1:].tolist()
+
+
+def clips(name: str, inputs: dict, pictures: list[Tensor]) -> list[Tensor]:
+    """Tiles of one image and frames of one video joined, as many as fill it."""
+    out = []
+    counts = FAMILIES[name].lengths(inputs)
+    for count in counts["image"] + counts["video"]:
+        parts = [pictures.pop(0)]
+        while sum(map(len, parts)) < count:
+            parts.append(pictures.pop(0))
+        out.append(torch.cat(parts))
+    return out
+
+
 def per_picture(name: str, inputs: dict, patches: list[Tensor]) -> list[Tensor]:
     """(P, C) of every tower picture or frame -> (n, C) of every image or video, in the order of the payload."""
     if name in ("llava", "vipllava", "paligemma"):
@@ -140,6 +185,13 @@ def per_picture(name: str, inputs: dict, patches: list[Tensor]) -> list[Tensor]:
     if name == "mistral3":
         sizes = (inputs["image_sizes"] // 4).tolist()
         return [halved(p, h, w) for p, (h, w) in zip(torch.cat(patches).split([h * w for h, w in sizes]), sizes)]
+    if name in RASTER:
+        grids = raster_grids(name, inputs)
+        flat = torch.cat(patches)
+        if len(flat) * 4 == sum(h * w for h, w in grids):  # pooled already
+            return clips(name, inputs, list(flat.split([h * w // 4 for h, w in grids])))
+        pictures = flat.split([h * w for h, w in grids])
+        return clips(name, inputs, [halved(p, h, w) for p, (h, w) in zip(pictures, grids)])
     if name in ("llava_next_video", "video_llava"):
         return per_clip(name, inputs, patches)
     if name == "video_llama_3":
@@ -217,13 +269,22 @@ def expected(name: str, model, inputs: dict) -> dict[str, list[Tensor]]:
         sizes = (inputs["image_sizes"] // 4).prod(1).tolist()
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         weights = [weights[0][:, a : a + n, a : a + n] for a, n in zip(starts, sizes)]
+    if name in ("lfm2_vl", "gemma4"):  # each filled up to the longest
+        sizes = [h * w for h, w in raster_grids(name, inputs)]
+        weights = [w[:, :n, :n] for w, n in zip(weights, sizes, strict=True)]
     attention = [received(w, name in CLS)[:, None] for w in weights]
-    if name == "glm4v":
+    if name.startswith("glm"):
         features = [f.flatten(2).transpose(1, 2).flatten(0, 1) for f in features]
+    elif name == "kimi_k25":  # reads cells of 2 x 2 patches as lists
+        counts = FAMILIES[name].lengths(inputs)["image"]
+        cells = list(torch.cat(features).mean(1).split(counts))
+        return {"saliency": per_picture(name, inputs, attention), "vision_features": cells}
     elif name == "internvl":  # reads cells of 2 x 2 patches side by side: nothing left to pool
         saliency = per_picture(name, inputs, attention)
         return {"saliency": saliency, "vision_features": join_tiles(name, inputs, list(torch.cat(features)))}
-    if not name.startswith(("qwen", "glm", "mistral3", "video_llama")):
+    elif name in RASTER:
+        features = [f.reshape(-1, f.shape[-1]) for f in features]
+    if name not in RASTER and not name.startswith(("qwen", "glm", "mistral3", "video_llama")):
         features = [p for f in features for p in f]
     return {
         "saliency": per_picture(name, inputs, attention),

@@ -83,8 +83,10 @@ def rescale(model: nn.Module, seed: int) -> nn.Module:
                     weight.add_(noise * 0.1)
                 elif isinstance(module, nn.Embedding):
                     weight.copy_(noise)
-                elif isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+                elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
                     weight.copy_(noise * 1.2 / math.sqrt(weight[0].numel()))
+                elif weight.ndim == 3 and weight.shape[0] > 1:  # a matrix for each expert
+                    weight.copy_(noise * 1.2 / math.sqrt(weight.shape[2]))
                 elif weight.ndim == 2:  # bare x @ W (Gemma 3's projector)
                     weight.copy_(noise / math.sqrt(weight.shape[0]))
                 else:  # learned positions, class tokens
@@ -118,6 +120,7 @@ class Family:
     later: str | None = None
     # for `patch_model(..., processor)`, where only words tell a video's frames from images
     reader: object = None
+    way: str = "masked"  # to drop tokens in the reference: "masked" | "rows", for layers that carry a state
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from .base import Family, Media, dropped_from, fixed_mask
 
 _HERE = Path(__file__).parent
-_TOOLS = {"base", "labels", "models", "processors", "reference"}
+_TOOLS = {"base", "labels", "models", "processors", "reference", "rows"}
 _MODULES = [
     importlib.import_module(f"{__package__}.{module.name}")
     for module in pkgutil.iter_modules([str(_HERE)])

@@ -2,6 +2,7 @@
 
 A token dropped at layer k is a column that no query sees in the layers >= k. Its own row goes on being computed
 and is meaningless; rows of kept tokens are exact. Positions are those of the whole sequence.
+Where that is no reference, because layers carry a state from token to token, `way="rows"` runs rows alone (`rows`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from .rows import rows_alone
 
 
 @contextmanager
@@ -26,13 +29,18 @@ def eager(model: nn.Module) -> Iterator[None]:
             config._attn_implementation = name
 
 
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The text model's layers, found without tokenprune: `layers` beside the token embedding."""
+def text_model(model: nn.Module) -> nn.Module:
+    """The text model, found without tokenprune: the module with `layers` beside the token embedding."""
     embedding = model.get_input_embeddings()
     for module in model.modules():
         if embedding in module.children() and isinstance(getattr(module, "layers", None), nn.ModuleList):
-            return module.layers
+            return module
     raise LookupError(f"no decoder layers in {type(model).__name__}")
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The text model's layers."""
+    return text_model(model).layers
 
 
 @contextmanager
@@ -65,12 +73,17 @@ def masked_conversation(model: nn.Module, dropped: Tensor, k: int) -> Iterator[N
     right where earlier tokens would look ahead at later turns, as in a prefix model.
     """
 
+    total = 0
+
+    def measure(module, args, kwargs):
+        nonlocal total
+        cache, embeds = kwargs.get("past_key_values"), kwargs["inputs_embeds"]
+        total = (0 if cache is None else cache.get_seq_length()) + embeds.shape[1]
+
     def hide(module, args, kwargs):
-        mask, cache = kwargs["attention_mask"], kwargs["past_key_values"]
+        mask = kwargs["attention_mask"]
         if mask is None or mask.ndim != 4 or not mask.is_floating_point():
             raise RuntimeError("the reference needs the eager 4-D float mask")
-        index = next(m.layer_idx for m in module.modules() if hasattr(m, "layer_idx"))
-        total = (cache.layers[index].get_seq_length() if index < len(cache.layers) else 0) + mask.shape[2]
         hidden = dropped.repeat_interleave(mask.shape[0] // dropped.shape[0], 0)
         hidden = nn.functional.pad(hidden, (0, max(total - hidden.shape[1], 0)))[:, :total]
         hidden = hidden[:, total - mask.shape[3] :]  # a sliding window has let go of the first columns
@@ -78,12 +91,28 @@ def masked_conversation(model: nn.Module, dropped: Tensor, k: int) -> Iterator[N
         return args, kwargs | {"attention_mask": mask.masked_fill(hidden[:, None, None], lowest)}
 
     hooks = [layer.register_forward_pre_hook(hide, with_kwargs=True) for layer in decoder_layers(model)[k:]]
+    hooks.append(text_model(model).register_forward_pre_hook(measure, with_kwargs=True))
     try:
         with fresh_positions(model), eager(model):
             yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def without(model: nn.Module, dropped: Tensor, k: int, way: str = "masked") -> Iterator[None]:
+    """Whole sequences without a cache: the layers >= k do without the tokens of `dropped` (B, L)."""
+    rest = masked_columns(model, dropped, k) if way == "masked" else rows_alone(text_model(model), dropped, k)
+    with fresh_positions(model), eager(model), rest:
+        yield
+
+
+@contextmanager
+def conversation(model: nn.Module, dropped: Tensor, k: int, way: str = "masked") -> Iterator[None]:
+    """The same for calls that go on from a cache: turns, beams, drafts."""
+    with masked_conversation(model, dropped, k) if way == "masked" else without(model, dropped, k, way):
+        yield
 
 
 @contextmanager
@@ -101,9 +130,11 @@ def fresh_positions(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def reference_prefill(model: nn.Module, inputs: dict[str, Tensor], dropped: Tensor, k: int = 0) -> Tensor:
+def reference_prefill(
+    model: nn.Module, inputs: dict[str, Tensor], dropped: Tensor, k: int = 0, way: str = "masked"
+) -> Tensor:
     """Logits (B, L, V) of the unpatched model; right at every position that is not dropped."""
-    with fresh_positions(model), eager(model), masked_columns(model, dropped, k):
+    with without(model, dropped, k, way):
         return model(**inputs, use_cache=False).logits
 
 
@@ -122,12 +153,17 @@ def append_tokens(model: nn.Module, inputs: dict[str, Tensor], tokens: Tensor) -
 
 
 def reference_generate(
-    model: nn.Module, inputs: dict[str, Tensor], dropped: Tensor, k: int = 0, steps: int = 4
+    model: nn.Module,
+    inputs: dict[str, Tensor],
+    dropped: Tensor,
+    k: int = 0,
+    steps: int = 4,
+    way: str = "masked",
 ) -> tuple[Tensor, list[Tensor]]:
     """Greedy tokens (B, steps) and the logits (B, V) behind each; the whole sequence anew at every step."""
     tokens, logits = [], []
     for _ in range(steps):
-        logits.append(reference_prefill(model, inputs, dropped, k)[:, -1])
+        logits.append(reference_prefill(model, inputs, dropped, k, way)[:, -1])
         tokens.append(logits[-1].argmax(-1, keepdim=True))
         inputs = append_tokens(model, inputs, tokens[-1])
         dropped = torch.cat([dropped, torch.zeros_like(tokens[-1], dtype=torch.bool)], -1)

@@ -19,13 +19,14 @@ def built(name):
     return FAMILIES[name].build()
 
 
-def close(a, b, scale):
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * float(scale))
+def close(a, b, scale, way="masked"):
+    """States gather rounding over a whole sequence, and a row alone is summed up in other blocks than a padded one."""
+    torch.testing.assert_close(a, b, rtol=0, atol={"masked": 1e-5, "rows": 1e-4}[way] * float(scale))
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_reference_without_drops_is_the_plain_model(name, kind):
-    model, inputs = built(name), FAMILIES[name].inputs(kind)
+    model, inputs, way = built(name), FAMILIES[name].inputs(kind), FAMILIES[name].way
     nothing = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
     with torch.no_grad():
         plain = model(**inputs).logits
@@ -33,15 +34,15 @@ def test_reference_without_drops_is_the_plain_model(name, kind):
     scale = plain[real].abs().max()
     assert 1 < scale < 25
     for k in (0, 2):
-        close(reference_prefill(model, inputs, nothing, k)[real], plain[real], scale)
+        close(reference_prefill(model, inputs, nothing, k, way)[real], plain[real], scale, way)
     assert model.config._attn_implementation == "sdpa"
-    tokens, logits = reference_generate(model, inputs, nothing, 0, steps=4)
+    tokens, logits = reference_generate(model, inputs, nothing, 0, 4, way)
     out = model.generate(
         **inputs, max_new_tokens=4, do_sample=False, output_logits=True, return_dict_in_generate=True
     )
     assert torch.equal(out.sequences[:, inputs["input_ids"].shape[1] :], tokens)
     for ours, theirs in zip(logits, out.logits, strict=True):
-        close(ours, theirs, scale)
+        close(ours, theirs, scale, way)
 
 
 @pytest.mark.parametrize(("name", "kind"), WITH_MEDIA)
@@ -52,9 +53,9 @@ def test_dropping_matters(name, kind):
     assert 0.5 < dropped.sum() / sum(len(i) for row in family.visual_positions(inputs) for i in row) < 0.7
     kept = inputs["attention_mask"].bool() & ~dropped
     nothing = torch.zeros_like(dropped)
-    plain = reference_prefill(model, inputs, nothing)
+    plain = reference_prefill(model, inputs, nothing, 0, family.way)
     for k in (0, 2):
-        change = (reference_prefill(model, inputs, dropped, k) - plain)[:, -1].abs().amax(-1)
+        change = (reference_prefill(model, inputs, dropped, k, family.way) - plain)[:, -1].abs().amax(-1)
         assert change.min() > 1e-3, f"k={k}: the last logits changed by {change.tolist()} only"
     assert torch.isfinite(plain[kept]).all()
 
@@ -68,7 +69,7 @@ def test_rows_of_a_batch_are_rows_alone(name, kind):
         batch = model(**inputs).logits
         for r, row in enumerate(rows):
             alone = model(**row).logits[0]
-            close(batch[r, -len(alone) :], alone, alone.abs().max())
+            close(batch[r, -len(alone) :], alone, alone.abs().max(), family.way)
     # the same tokens are dropped too, counted from the right end
     for r, row in enumerate(rows):
         width = row["input_ids"].shape[1]
@@ -80,14 +81,14 @@ def test_each_image_matters_alone(name):
     family, model = FAMILIES[name], built(name)
     inputs = family.inputs("multi")
     nothing = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
-    plain = reference_prefill(model, inputs, nothing)[:, -1]
+    plain = reference_prefill(model, inputs, nothing, 0, family.way)[:, -1]
     images = family.visual_positions(inputs)[0]
     assert len(images) == 2
     for where in images:
         assert 9 <= len(where) <= 40
         dropped = nothing.clone()
         dropped[0, where] = True
-        assert (reference_prefill(model, inputs, dropped)[:, -1] - plain).abs().max() > 1e-3
+        assert (reference_prefill(model, inputs, dropped, 0, family.way)[:, -1] - plain).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["llava", "llava_next", "mistral3"])
@@ -114,7 +115,7 @@ def test_same_seed_same_model_whatever_the_attention(name):
     assert other.config.get_text_config()._attn_implementation == "eager"
     with torch.no_grad():
         a, b = model(**family.inputs("multi")).logits, other(**family.inputs("multi")).logits
-        close(a, b, a.abs().max())
+        close(a, b, a.abs().max(), family.way)
         assert (family.build(seed=1)(**family.inputs("multi")).logits - a).abs().max() > 0.1
 
 
@@ -126,15 +127,16 @@ def test_layers_before_k_see_everything(name):
     layers = decoder_layers(model)
     seen = []
     hooks = [layer.register_forward_hook(lambda _m, _a, out: seen.append(out)) for layer in layers]
-    reference_prefill(model, inputs, torch.zeros_like(dropped))
-    reference_prefill(model, inputs, dropped, k=2)
+    reference_prefill(model, inputs, torch.zeros_like(dropped), 0, family.way)
+    reference_prefill(model, inputs, dropped, 2, family.way)
     for hook in hooks:
         hook.remove()
     plain, pruned = seen[: len(layers)], seen[len(layers) :]
     assert torch.equal(plain[1], pruned[1])
-    assert (plain[2] - pruned[2])[0, -1].abs().max() > 1e-3
-    everything = reference_prefill(model, inputs, torch.zeros_like(dropped))
-    assert torch.equal(reference_prefill(model, inputs, dropped, k=len(layers)), everything)
+    assert (plain[3][0, -1] - pruned[3][0, -1]).abs().max() > 1e-3  # a convolution at 2 may not reach so far
+    everything = reference_prefill(model, inputs, torch.zeros_like(dropped), 0, family.way)
+    late = reference_prefill(model, inputs, dropped, len(layers), family.way)
+    assert torch.equal(late[~dropped], everything[~dropped])
 
 
 def test_fixed_mask():

@@ -196,11 +196,12 @@ def _sizes(answerer: Answerer, row: Row, sample: Asked) -> tuple[float, float, f
     if report is not None:
         return report.kv_bytes, report.flops, peak
     parts = answerer.resizer.parts
-    size, length = LayerSize.of(parts.text_config), inputs["input_ids"].shape[1]
+    sizes = [LayerSize.of(parts.text_config, k) for k in range(parts.num_layers)]
+    length = inputs["input_ids"].shape[1]
     width = torch.finfo(answerer.chat.model.dtype).bits // 8
     return (
-        parts.num_layers * length * 2 * size.kv * width,
-        parts.num_layers * size.flops(length, length),
+        length * sum(s.stored for s in sizes) * width,
+        sum(s.flops(length, length) for s in sizes),
         peak,
     )
 

@@ -40,6 +40,7 @@ class Family:
     )
     text_names: ClassVar[tuple[str, ...]] = ("language_model", "text_model")
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
+    frames_apart: ClassVar[bool] = False  # each frame of a video is a video of its own
     frame_label: ClassVar[str | None] = None  # pattern of the words before a frame that comes as an image
     merge_friendly: ClassVar[bool] = False  # merging did better than dropping on it: seen with 1-D positions only
 
@@ -106,7 +107,7 @@ class Family:
         return layer % depth if layer < 0 else max(layer - 1, 0)  # hidden_states[j > 0] leaves block j - 1
 
     def segments(self, composite: nn.Module, call: Call) -> list[int] | None:
-        """Patches per picture where the tower packs several into one sequence; None where it batches them."""
+        """Patches per picture where the tower packs several into one sequence, or fills each up; None otherwise."""
         return None
 
     def patch_features(self, features: Tensor) -> Tensor:

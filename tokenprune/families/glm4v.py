@@ -1,4 +1,4 @@
-"""GLM-4.1V: a packed tower as in Qwen-VL, merged by a strided convolution; video placeholders carry the image id."""
+"""GLM-4.1V, GLM-4.6V, GLM-OCR: Qwen-VL's packing, merged by a strided convolution; videos carry the image id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .qwen_vl import QwenVL
 class Glm4v(QwenVL):
     """As Qwen-VL; the convolution's input is already cut into merged cells."""
 
-    model_types = ("glm4v",)
+    model_types = ("glm4v", "glm46v", "glm_ocr")
     projector_names = ("visual.downsample",)
 
     def placeholder_id(self, config: Any, modality: str) -> int | None:

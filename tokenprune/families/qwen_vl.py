@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL: packed towers of any resolution with a 2 x 2 merger."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5: packed towers of any resolution with a 2 x 2 merger."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .shapes import Shape, grid_shape
 class QwenVL(Family):
     """Tokens follow `*_grid_thw`; patches come grouped by merged cell."""
 
-    model_types = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+    model_types = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
     projector_names = ("visual.merger",)
 
     def grids(self, modality: str, call: Call) -> Tensor:

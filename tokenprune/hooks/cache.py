@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from torch import LongTensor, Tensor
-from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
+from transformers.cache_utils import (
+    Cache,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    StaticLayer,
+)
 
 from ..errors import PatchError
 
@@ -244,6 +250,17 @@ _LOGICAL = {
 def is_logical(layer: Any) -> bool:
     """The layer holds a pruned history."""
     return isinstance(layer, _Logical)
+
+
+def has_keys(layer: Any) -> bool:
+    """The cache layer stores keys of tokens: not the state of a linear attention, nor nothing."""
+    return hasattr(layer, "get_mask_sizes")
+
+
+def state_layers(config: Any) -> frozenset[int]:
+    """Decoder layers that carry a state from token to token (linear attention, short convolutions) and no keys."""
+    layers = DynamicCache(config=config).layers
+    return frozenset(i for i, c in enumerate(layers) if hasattr(c, "update_conv_state") and not has_keys(c))
 
 
 def owner_of(cache: Any) -> Any:

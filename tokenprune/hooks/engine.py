@@ -189,6 +189,7 @@ class Engine:
 
     def _layer_hook(self, place: int, cache_slot: int) -> Callable[..., Any]:
         cuts_here = place == 0 or place in self.plan
+        stateful, sharing = place in self.parts.states, place in self.parts.lenders
 
         def before(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             step = self.step
@@ -196,26 +197,32 @@ class Engine:
                 return None
             if self._fates is None:  # a later call on a pruned cache: only masks can need work
                 mask = kwargs.get("attention_mask")
-                if mask is None and not step.filler_past:
+                if stateful or (mask is None and not step.filler_past):
                     return None
-                if args and "attention_mask" in kwargs:  # the short way of every decode step
+                if args and "attention_mask" in kwargs and not sharing:  # the short way of every decode step
                     cache = kwargs.get("past_key_values")
                     new = step.enter_layer(cache, cache_slot, mask, args[0].device)
                     return None if new is mask else (args, {**kwargs, "attention_mask": new})
             elif cuts_here:
                 args, kwargs = self._cut(place, args, kwargs, step)
-            return self._shorten(cache_slot, args, kwargs, step)
+            return self._shorten(place, cache_slot, args, kwargs, step)
 
         return before
 
-    def _shorten(self, slot: int, args: tuple[Any, ...], kwargs: dict[str, Any], step: Step) -> Any:
+    def _shorten(self, place: int, slot: int, args: tuple[Any, ...], kwargs: dict[str, Any], step: Step) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
         named = {**dict(zip(self._layer_names[1:], args[1:])), **kwargs}
         cache, mask = named.get("past_key_values"), named.get("attention_mask")
-        new_mask = step.enter_layer(cache, slot, mask, hidden.device)
+        lender = self.parts.lenders.get(place)
+        if place in self.parts.states:
+            new_mask = step.enter_state_layer(cache, slot, mask)
+        elif lender is not None:
+            new_mask = step.enter_sharing_layer(lender, hidden.shape[1])
+        else:
+            new_mask = step.enter_layer(cache, slot, mask, hidden.device)
         if step.ragged and cache is not None:
             cache._tokenprune_ragged = True
-        if step.index is None:
+        if step.index is None or hidden.shape[1] != step.physical:  # the last layers may get the last tokens only
             if new_mask is mask:
                 return args, kwargs
             changed = {"attention_mask": new_mask}
@@ -325,6 +332,9 @@ class Engine:
     def _restore_length(self, module: nn.Module, args: Any, output: Any) -> Any:
         step = self.step
         if step is None or step.index is None:
+            return None
+        hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
+        if hidden.shape[1] != step.physical:  # the last tokens only, as asked for
             return None
         if isinstance(output, tuple):
             return (step.scatter(output[0]), *output[1:])

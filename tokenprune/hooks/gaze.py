@@ -1,6 +1,7 @@
 """What a conversation looks at while it is being written: the state of a decode-stage method, living in its cache.
 
-It follows the cache through reordering, repetition, cropping and reset, because it hangs on the cache's first layer.
+It follows the cache through reordering, repetition, cropping and reset, because it hangs on the cache's first layer
+that has keys.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.decode import flat_rows, places
-from .cache import FILLER, cache_layer, is_logical
+from .cache import FILLER, cache_layer, has_keys, is_logical
 
 
 @dataclass(eq=False)
@@ -183,8 +184,10 @@ _KINDS: dict[type, type] = {}
 
 
 def attach(cache: Any, gaze: Gaze) -> None:
-    """Hang `gaze` on the cache's first layer."""
-    layer = cache_layer(cache, 0)
+    """Hang `gaze` on the cache's first layer that has keys."""
+    cache_layer(cache, 0)  # a cache that makes its layers one by one has it now
+    place = next(i for i, layer in enumerate(cache.layers) if has_keys(layer))
+    layer = cache.layers[place]
     plain = type(layer)
     if not isinstance(layer, _Gazing):
         if plain not in _KINDS:
@@ -193,11 +196,11 @@ def attach(cache: Any, gaze: Gaze) -> None:
             )
         carrier: Any = _KINDS[plain].__new__(_KINDS[plain])
         carrier.__dict__ = layer.__dict__  # the same state under another class, as for pruned layers
-        cache.layers[0] = layer = carrier
+        cache.layers[place] = layer = carrier
     layer.gaze = gaze
 
 
 def gaze_of(cache: Any) -> Gaze | None:
     """The gaze of a cache, None without one."""
-    layers = getattr(cache, "layers", None)
-    return getattr(layers[0], "gaze", None) if layers else None
+    first = next((layer for layer in getattr(cache, "layers", None) or () if has_keys(layer)), None)
+    return getattr(first, "gaze", None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from ..errors import UnsupportedModelError
 from ..families import REFUSED, SUPPORTED, Family, family_of
+from .cache import state_layers
 
 
 @dataclass(eq=False)
@@ -26,6 +27,8 @@ class Parts:
     placeholders: dict[str, int]  # modality -> token id of one visual token
     family: Family
     first_shared: int  # first layer that reuses another layer's keys; cuts must lie below
+    lenders: dict[int, int] = field(default_factory=dict)  # layer from there on -> the one whose keys it reads
+    states: frozenset[int] = frozenset()  # layers that carry a state from token to token instead of keys
     twins: tuple[nn.ModuleList, ...] = ()  # blocks of further towers, equal to `blocks`
 
     @property
@@ -107,8 +110,17 @@ def find_parts(model: nn.Module) -> Parts:
         placeholders=found,
         family=family,
         first_shared=len(text.layers) - shared,  # type: ignore[arg-type]
+        lenders=_lenders(text_config, len(text.layers), shared),  # type: ignore[arg-type]
+        states=state_layers(text_config),
         twins=tuple(b for n in family.twin_names if (b := _blocks(family.find(composite, (n,)))) is not None),
     )
+
+
+def _lenders(text_config: Any, layers: int, shared: int) -> dict[int, int]:
+    """For each of the last `shared` layers the last one of its kind that has keys of its own."""
+    kinds = getattr(text_config, "layer_types", None) or ["full_attention"] * layers
+    own = {kind: layer for layer, kind in enumerate(kinds[: layers - shared])}
+    return {layer: own[kinds[layer]] for layer in range(layers - shared, layers)}
 
 
 def _owner_of_layers(root: nn.Module) -> nn.Module | None:

@@ -23,7 +23,7 @@ class Prefill:
     batch: int
     physical: list[int]
     past: int
-    size: LayerSize
+    sizes: list[LayerSize]
     kv_bytes: int
     kv_bytes_unpruned: int
     looks: Callable[[], FixationReport] | None = None  # of a decode-stage method
@@ -43,9 +43,8 @@ class Prefill:
             fate.memo.clear()
             for segment in fate.group.segments:
                 segment.features = Features(segment.kind, [segment.shape])
-        return cls(
-            fates, step.length, step.batch, physical, past, LayerSize.of(parts.text_config), stored, full
-        )
+        sizes = [LayerSize.of(parts.text_config, k) for k in range(parts.num_layers)]
+        return cls(fates, step.length, step.batch, physical, past, sizes, stored, full)
 
     def report(self) -> PruneReport:
         """The public form."""
@@ -57,8 +56,9 @@ class Prefill:
             logical=self.logical,
             physical=self.physical,
             equivalent_tokens=mean,
-            flops=self.batch * sum(self.size.flops(p, p + self.past) for p in self.physical),
-            flops_unpruned=self.batch * layers * self.size.flops(self.logical, self.logical + self.past),
+            flops=self.batch * sum(s.flops(p, p + self.past) for s, p in zip(self.sizes, self.physical)),
+            flops_unpruned=self.batch
+            * sum(s.flops(self.logical, self.logical + self.past) for s in self.sizes),
             kv_bytes=self.kv_bytes,
             kv_bytes_unpruned=self.kv_bytes_unpruned,
             fixation=None if self.looks is None else self.looks(),

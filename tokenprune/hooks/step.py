@@ -37,6 +37,7 @@ class Step:
             None  # (map, stored, mask, its physical form) of the layer before
         )
         self._maps: dict[Any, tuple[Any, ...]] = {}
+        self._entered: dict[int, Any] = {}  # cache slot -> the mask of the layer that wrote there
 
     @property
     def physical(self) -> int:
@@ -137,8 +138,34 @@ class Step:
 
     # -- cache and mask ----------------------------------------------------------------------------------------
 
+    def enter_state_layer(self, cache: Any, index: int, mask: Any) -> Any:
+        """The (B, P) padding mask of a layer that carries a state and stores no keys, None where nothing is padded.
+
+        Raises where rows of unequal length go on from an earlier turn: the filler in front of the shorter ones would
+        count as a token of the conversation.
+        """
+        if self.index is None:
+            return mask
+        if self.ragged and cache is not None and any(cache.layers[index].has_previous_state.values()):
+            raise PatchError(
+                "rows of a batch that keep unequal numbers of tokens cannot go on from a cache in a model with linear "
+                "attention or convolution layers; go row by row, or use a method with exact counts"
+            )
+        if mask is not None:
+            return remap(mask, None, self.index, self.batch)
+        return (self.index >= 0).long() if self.ragged else None
+
+    def enter_sharing_layer(self, lender: int, rows: int) -> Any:
+        """The mask of a layer that reads the keys of cache slot `lender`, for the last `rows` tokens alive."""
+        mask = self._entered[lender]
+        return mask if mask is None or mask.dim() == 2 else mask[:, :, -rows:]
+
     def enter_layer(self, cache: Any, index: int, mask: Any, device: torch.device) -> Any:
         """Prepare the cache layer for what this layer will store and return the mask in physical terms."""
+        self._entered[index] = result = self._enter(cache, index, mask, device)
+        return result
+
+    def _enter(self, cache: Any, index: int, mask: Any, device: torch.device) -> Any:
         layer = None if cache is None else cache_layer(cache, index)
         if self.index is None and isinstance(layer, (LogicalLayer, LogicalStaticLayer)):
             known = self._latest  # decode: layers of one history share one mask

@@ -49,7 +49,7 @@ class VisionProbe:
             projector = self.parts.projector
             if projector is None:
                 raise _missing(self.parts, "vision_features", "no projector was found")
-            self._undo.append(projector.register_forward_pre_hook(self._see_projector).remove)
+            self._undo.append(projector.register_forward_pre_hook(self._see_projector, with_kwargs=True).remove)
         if {"saliency", "vision_keys"} & set(self.wanted):
             self._tap_tower()
 
@@ -146,9 +146,10 @@ class VisionProbe:
 
     # -- the tower ---------------------------------------------------------------------------------------------
 
-    def _see_projector(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _see_projector(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if "vision_features" in self._patches:
-            self._patches["vision_features"].append(self.parts.family.patch_features(args[0].detach()))
+            given = args[0] if args else next(iter(kwargs.values()))
+            self._patches["vision_features"].append(self.parts.family.patch_features(given.detach()))
 
     def _tap_tower(self) -> None:
         blocks, name = self.parts.blocks, " and ".join(sorted({"saliency", "vision_keys"} & set(self.wanted)))
@@ -178,6 +179,9 @@ class VisionProbe:
             pieces = list(
                 zip(query.split(self._segments, 2), key.split(self._segments, 2))
             )  # packed pictures
+        elif self._segments is not None and query.shape[0] == len(self._segments):  # each filled up to the longest
+            pieces = [(query[i : i + 1, :, :n], key[i : i + 1, :, :n]) for i, n in enumerate(self._segments)]
+            mask = None
         has_cls = self.parts.has_cls
         if "saliency" in self._patches:
             if has_cls:
