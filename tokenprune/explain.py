@@ -91,11 +91,11 @@ def _videos(parts: Parts, processor: Any) -> str:
 
 
 def _saliency(parts: Parts) -> str:
-    if parts.blocks is None or not parts.tower_attention:
-        return "none: the tower does not use transformers' attention interface"
-    layer = parts.family.saliency_layer(parts.composite, len(parts.blocks))
+    if why := parts.withheld("saliency"):
+        return f"none: {why}"
+    layer = parts.family.saliency_layer(parts.composite, len(parts.blocks or ()))
     what = "row of the class token" if parts.has_cls else "mean attention received"
-    return f"{what}, block {layer} of {len(parts.blocks)}"
+    return f"{what}, block {layer} of {len(parts.blocks or ())}"
 
 
 def _verdict(name: str, parts: Parts) -> str:

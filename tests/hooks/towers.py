@@ -12,18 +12,23 @@ from tests.tiny.models import FAMILIES
 from tests.tiny.reference import eager
 
 BLOCK = {"llava": 1, "vipllava": 2, "llava_next": 1, "qwen2_vl": 2, "qwen2_5_vl": 3, "qwen3_vl": 3, "glm4v": 2}
-BLOCK |= {"llava_next_video": 1, "video_llava": 1, "video_llama_3": 2}
+BLOCK |= {"llava_next_video": 1, "video_llava": 1, "video_llama_3": 2, "granite_docling": 2}
 """The block whose output the model reads (its last full one); 1, the last one, in the other towers."""
 
+TILED = ("gemma3", "internvl", "smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2", "llama4")
+TILED += ("granite_docling",)
+"""Tiles of 8 x 8 patches and 4 x 4 tokens."""
+
 TOWERS = ("vision_tower", "visual", "vision_model", "image_tower")
-PROJECTORS = ("multi_modal_projector", "connector", "visual.merger", "projector")
-CLS = ("llava", "vipllava", "llava_next", "llava_next_video", "video_llava", "internvl")
+PROJECTORS = ("multi_modal_projector", "connector", "visual.merger", "projector", "aligner", "vision_tower.head_linear")
+PROJECTOR = {"llama4": "vision_model.vision_adapter", "granite_docling": "vision_model.connector"}
+CLS = ("llava", "vipllava", "llava_next", "llava_next_video", "video_llava", "internvl", "llama4")
 
 
 def find(model, names) -> torch.nn.Module:
     for name in names:
-        if name.split(".")[0] in dict(model.model.named_children()):
-            return model.model.get_submodule(name)
+        if name.split(".")[0] in dict(model.base_model.named_children()):
+            return model.base_model.get_submodule(name)
     raise LookupError(names)
 
 
@@ -36,7 +41,7 @@ def blocks(tower) -> torch.nn.ModuleList:
 def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]:
     """Attention weights (heads, P, P) of each picture or frame at the right block, and the projector's inputs."""
     weights, features = [], []
-    block = blocks(find(model, TOWERS))[BLOCK.get(name, 1)]
+    block = blocks(find(model, TOWERS))[BLOCK.get(name, 1)] if FAMILIES[name].attends else None
 
     def standard(module, args, output):
         # one (heads, P, P) per picture; a packing tower gives them one by one
@@ -58,7 +63,9 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
             logits = q[:, a:b] @ k[:, a:b].transpose(1, 2) * q.shape[-1] ** -0.5
             weights.append(logits.softmax(-1))
 
-    if hasattr(block, "attn"):
+    if block is None:
+        hooks = []
+    elif hasattr(block, "attn"):
         hooks = [block.attn.register_forward_hook(packed, with_kwargs=True)]
     else:
         attention = next(m for n, m in block.named_modules() if n in ("self_attn", "attention"))
@@ -69,7 +76,7 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
     if name == "glm4v":
         projector = model.model.visual.downsample
     else:
-        projector = find(model, PROJECTORS)
+        projector = find(model, [PROJECTOR[name]] if name in PROJECTOR else PROJECTORS)
     hooks.append(projector.register_forward_pre_hook(lambda m, args: features.append(args[0])))
     try:
         with eager(model):
@@ -80,9 +87,11 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
     return weights, features
 
 
-def received(weights: Tensor, cls: bool) -> Tensor:
-    """(P,) the class token's row where there is one, else what each patch receives on average."""
-    return weights.mean(0)[0, 1:] if cls else weights.mean((0, 1))
+def received(weights: Tensor, name: str) -> Tensor:
+    """(P,) the class token's row where there is one (Llama 4's is last), else what each patch receives on average."""
+    if name == "llama4":
+        return weights.mean(0)[-1, :-1]
+    return weights.mean(0)[0, 1:] if name in CLS else weights.mean((0, 1))
 
 
 def halved(values: Tensor, h: int, w: int) -> Tensor:
@@ -132,11 +141,17 @@ def window_order(t: int, h: int, w: int) -> list[int]:
 
 def per_picture(name: str, inputs: dict, patches: list[Tensor]) -> list[Tensor]:
     """(P, C) of every tower picture or frame -> (n, C) of every image or video, in the order of the payload."""
-    if name in ("llava", "vipllava", "paligemma"):
+    if name in ("llava", "vipllava", "paligemma", "deepseek_vl", "deepseek_vl_hybrid", "fast_vlm"):
         return patches
-    if name in ("gemma3", "internvl", "smolvlm", "idefics3"):
-        tiles = [halved(p, 8, 8) for p in patches]
-        return join_tiles(name, inputs, tiles)
+    if name in TILED:
+        return join_tiles(name, inputs, [halved(p, 8, 8) for p in patches])
+    if name == "got_ocr2":
+        return join_tiles(name, inputs, [halved(halved(p, 16, 16), 8, 8) for p in patches])
+    if name == "perception_lm":  # three tiles or frames each
+        tokens = [halved(p, 6, 6) for p in patches]
+        return [torch.cat(tokens[i : i + 3]) for i in range(0, len(tokens), 3)]
+    if name == "molmo2":
+        return per_windows(inputs, torch.cat(patches))
     if name == "mistral3":
         sizes = (inputs["image_sizes"] // 4).tolist()
         return [halved(p, h, w) for p, (h, w) in zip(torch.cat(patches).split([h * w for h, w in sizes]), sizes)]
@@ -204,6 +219,18 @@ def per_cells(inputs: dict, patches: Tensor) -> list[Tensor]:
     return out
 
 
+def per_windows(inputs: dict, patches: Tensor) -> list[Tensor]:
+    """Molmo 2: the mean of every window of 2 x 2 patches, of those that are inside the picture."""
+    kind = "image" if "image_grids" in inputs else "video"
+    tokens = [
+        torch.stack([patches[i] for i in window if i >= 0]).mean(0)
+        for window in inputs[f"{kind}_token_pooling"].tolist()
+    ]
+    grids = inputs[f"{kind}_grids"].tolist()
+    counts = [a * b + c * d for a, b, c, d in grids] if kind == "image" else [t * h * w for t, h, w in grids]
+    return list(torch.stack(tokens).split(counts))
+
+
 def join_tiles(name: str, inputs: dict, tiles: list[Tensor]) -> list[Tensor]:
     """Tiles of one picture one after the other, thumbnail last; so are frames of one video."""
     counts = [len(where) // 16 for row in FAMILIES[name].visual_positions(inputs) for where in row]
@@ -217,15 +244,15 @@ def expected(name: str, model, inputs: dict) -> dict[str, list[Tensor]]:
         sizes = (inputs["image_sizes"] // 4).prod(1).tolist()
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         weights = [weights[0][:, a : a + n, a : a + n] for a, n in zip(starts, sizes)]
-    attention = [received(w, name in CLS)[:, None] for w in weights]
+    attention = [received(w, name)[:, None] for w in weights]
     if name == "glm4v":
         features = [f.flatten(2).transpose(1, 2).flatten(0, 1) for f in features]
-    elif name == "internvl":  # reads cells of 2 x 2 patches side by side: nothing left to pool
+    elif name in ("internvl", "ovis2"):  # reads cells of 2 x 2 patches side by side: nothing left to pool
         saliency = per_picture(name, inputs, attention)
         return {"saliency": saliency, "vision_features": join_tiles(name, inputs, list(torch.cat(features)))}
-    if not name.startswith(("qwen", "glm", "mistral3", "video_llama")):
+    elif name == "got_ocr2":
+        features = [f.flatten(2).transpose(1, 2) for f in features]
+    if not name.startswith(("qwen", "glm", "mistral3", "video_llama", "molmo2")):
         features = [p for f in features for p in f]
-    return {
-        "saliency": per_picture(name, inputs, attention),
-        "vision_features": per_picture(name, inputs, features),
-    }
+    found = {"saliency": attention, "vision_features": features}
+    return {f: per_picture(name, inputs, v) for f, v in found.items() if f in FAMILIES[name].tower_fields}

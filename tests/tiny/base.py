@@ -109,6 +109,7 @@ class Family:
     prompts: dict[str, list[Prompt]]
     types: str | None = None  # name of the 0 text / 1 image / 2 video tensor, where the processor emits one
     types_mark_media: bool = True  # PaliGemma's say 0 for the whole prompt and 1 for the answer
+    typed: tuple[int, ...] = ()  # ids that have type 1 besides: Molmo 2's marks around images
     bos_first: bool = True
     image_token_id: int = IMAGE
     video_token_id: int | None = None
@@ -118,6 +119,15 @@ class Family:
     later: str | None = None
     # for `patch_model(..., processor)`, where only words tell a video's frames from images
     reader: object = None
+    # what methods can see of the vision tower
+    tower_fields: tuple[str, ...] = ("saliency", "vision_features", "vision_keys")
+    # what is said where beams over images fail, unpatched too
+    beams_fail: str | None = None
+
+    @property
+    def attends(self) -> bool:
+        """Methods can see what the vision tower attends to."""
+        return "saliency" in self.tower_fields
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -155,7 +165,9 @@ class Family:
             for item in row:
                 new, value = (item.ids, KINDS[item.kind]) if isinstance(item, Media) else (item, 0)
                 ids[r] += new
-                types[r] += [value if i in (IMAGE, VIDEO) and self.types_mark_media else 0 for i in new]
+                types[r] += [
+                    value if i in (IMAGE, VIDEO) and self.types_mark_media else int(i in self.typed) for i in new
+                ]
         width = max(map(len, ids))
         out = {
             "input_ids": torch.tensor([[PAD] * (width - len(r)) + r for r in ids]),

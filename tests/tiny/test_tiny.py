@@ -34,7 +34,7 @@ def test_reference_without_drops_is_the_plain_model(name, kind):
     assert 1 < scale < 25
     for k in (0, 2):
         close(reference_prefill(model, inputs, nothing, k)[real], plain[real], scale)
-    assert model.config._attn_implementation == "sdpa"
+    assert model.config.get_text_config()._attn_implementation == "sdpa"
     tokens, logits = reference_generate(model, inputs, nothing, 0, steps=4)
     out = model.generate(
         **inputs, max_new_tokens=4, do_sample=False, output_logits=True, return_dict_in_generate=True

@@ -22,16 +22,29 @@ REFUSED = {
 }
 
 SUPPORTED = (
+    "aya_vision",
+    "cohere2_vision",
+    "deepseek_ocr2",
+    "deepseek_vl",
+    "deepseek_vl_hybrid",
+    "fast_vlm",
     "gemma3",
     "glm4v",
+    "got_ocr2",
+    "granite_docling",
+    "idefics2",
     "idefics3",
     "internvl",
+    "llama4",
     "llava",
     "llava_next",
     "llava_next_video",
     "llava_onevision",
     "mistral3",
+    "molmo2",
+    "ovis2",
     "paligemma",
+    "perception_lm",
     "qwen2_5_vl",
     "qwen2_vl",
     "qwen3_vl",
@@ -52,7 +65,7 @@ def family(cls: type[Family]) -> type[Family]:
 def family_of(config: Any) -> Family:
     """The family of a model's config; the default one where no file says otherwise."""
     for module in pkgutil.iter_modules(__path__):
-        if module.name not in ("base", "labels", "shapes"):
+        if module.name not in ("base", "labels", "shapes", "tiles"):
             importlib.import_module(f"{__name__}.{module.name}")
     return _FAMILIES.get(getattr(config, "model_type", ""), Family)()
 

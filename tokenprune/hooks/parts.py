@@ -53,6 +53,16 @@ class Parts:
         towers = [] if self.blocks is None else [self.blocks, *self.twins]
         return [module for blocks in towers for module in blocks[index].modules()]
 
+    def withheld(self, field: str) -> str | None:
+        """Why the tower cannot serve a field, None where it can."""
+        if self.family.resampled:
+            return "each of its tokens is read from the whole picture by a resampler and shows no place of its own"
+        if field == "vision_features":
+            return "no projector was found" if self.projector is None else None
+        if self.tower_attention:
+            return None
+        return f"{type(self.tower).__name__} does not use transformers' attention interface"
+
     @property
     def tower_attention(self) -> bool:
         """The tower's attention goes through transformers' interface, where it can be observed."""
@@ -66,33 +76,32 @@ class Parts:
 
 def find_parts(model: nn.Module) -> Parts:
     """Locate the parts, or raise `UnsupportedModelError` naming the class, what was looked for and what works."""
-    config = getattr(model, "config", None)
-    kind = getattr(config, "model_type", None)
-    if kind in REFUSED:
-        raise _refusal(model, REFUSED[kind])
+    config, name = getattr(model, "config", None), type(model).__name__
+    if error := refused(config, name):
+        raise error
     if config is None or not hasattr(model, "get_image_features"):
         raise _refusal(
-            model, "it has no get_image_features, so it is not a vision-language model of transformers"
+            name, "it has no get_image_features, so it is not a vision-language model of transformers"
         )
     if getattr(config, "is_encoder_decoder", False):
-        raise _refusal(model, "it is an encoder-decoder; the images go to the encoder")
+        raise _refusal(name, "it is an encoder-decoder; the images go to the encoder")
 
     composite = getattr(model, "base_model", model)
     family = family_of(composite.config)
     text_root = family.find(composite, family.text_names)
     if text_root is None:
-        raise _refusal(model, f"no text model was found (looked for {', '.join(family.text_names)})")
+        raise _refusal(name, f"no text model was found (looked for {', '.join(family.text_names)})")
     text = _owner_of_layers(text_root)
     if text is None:
-        raise _refusal(model, "its text model has no ModuleList named `layers`")
+        raise _refusal(name, "its text model has no ModuleList named `layers`")
     text_config = text.config
     if getattr(text_config, "cross_attention_layers", None):
-        raise _refusal(model, REFUSED["mllama"])
+        raise _refusal(name, REFUSED["mllama"])
 
     placeholders = {m: family.placeholder_id(composite.config, m) for m in family.modalities}
     found = {m: i for m, i in placeholders.items() if i is not None}
     if not found:
-        raise _refusal(model, "its config names no image_token_id, so images have no place in the sequence")
+        raise _refusal(name, "its config names no image_token_id, so images have no place in the sequence")
 
     tower = family.find(composite, family.tower_names)
     shared = getattr(text_config, "num_kv_shared_layers", 0) or 0
@@ -130,8 +139,16 @@ def _blocks(tower: nn.Module | None) -> nn.ModuleList | None:
     return max(lists, key=len, default=None)
 
 
-def _refusal(model: nn.Module, why: str) -> UnsupportedModelError:
+def refused(config: Any, name: str | None = None) -> UnsupportedModelError | None:
+    """The error for a model class that is known not to fit, told from its config alone; None for all others."""
+    kind = getattr(config, "model_type", None)
+    if kind not in REFUSED:
+        return None
+    return _refusal(name or (getattr(config, "architectures", None) or [kind])[0], REFUSED[kind])
+
+
+def _refusal(name: str, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{type(model).__name__} cannot be patched: {why}. Families under test: {', '.join(SUPPORTED)}; other "
+        f"{name} cannot be patched: {why}. Families under test: {', '.join(SUPPORTED)}; other "
         "transformers models work when their images sit in the token sequence of a stack of decoder layers."
     )
