@@ -14,7 +14,7 @@ from PIL import Image
 
 from . import zoo
 from .errors import InputError, TokenPruneError, UnsupportedModelError
-from .hooks.parts import refused
+from .families import refused
 from .media import Clip
 
 DEFAULT = "tiny-llava"

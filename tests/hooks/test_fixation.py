@@ -14,7 +14,8 @@ from tokenprune.errors import BudgetError, TokenPruneError, UnsupportedModelErro
 from tokenprune.hooks.gaze import gaze_of
 
 STEPS = 5
-SLIDING = ("gemma3", "aya_vision", "cohere2_vision", "llama4")  # their sliding layers stay dense; gemma3's are tested apart
+SLIDING = ("gemma3", "aya_vision", "cohere2_vision", "llama4")
+"""Their sliding or chunked layers stay dense; gemma3's are tested apart."""
 FULL = [n for n in FAMILIES if n not in SLIDING]
 CASES = [(n, k) for n in FULL for k in FAMILIES[n].kinds if "batch" in k or k == "multi"]
 

@@ -13,7 +13,8 @@ from tokenprune.families.shapes import flat_shape, grid_shape
 from tokenprune.hooks.layout import Features, find_layout
 
 CASES = [(name, kind) for name, family in FAMILIES.items() for kind in family.kinds if kind != "text"]
-SQUARE = {"llava": 5, "vipllava": 5, "gemma3": 4, "paligemma": 4, "deepseek_vl": 4, "deepseek_vl_hybrid": 4, "fast_vlm": 3}
+SQUARE = {"llava": 5, "vipllava": 5, "gemma3": 4, "paligemma": 4}
+SQUARE |= {"deepseek_vl": 4, "deepseek_vl_hybrid": 4, "fast_vlm": 3}
 
 
 def grid(part: int, h: int, w: int, t: int = 1, newline: bool = False) -> list[tuple[int, int, int, int]]:

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from .base import FAKE_IMAGE, GLOBAL_IMAGE, IMAGE, ROW_COL, TEXT, Family, Media, pixels
 from .marked import PROMPTS, TILE
-from .tiled import MERGE, NEWLINE, PATCH, SIDE, TOKENS, VISION
+from .tiled import MERGE, NEWLINE, SIDE, TOKENS, VISION
 
 SECOND = 15  # the mark of the first row's second column
 

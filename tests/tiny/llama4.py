@@ -41,5 +41,6 @@ FAMILIES = [
         collate_internvl,
         functools.partial(marked_lengths, opened=GLOBAL_IMAGE, closed=VISION_END),
         PROMPTS,
+        beams_fail="features and image tokens do not match",
     )
 ]

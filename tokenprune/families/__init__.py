@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 from typing import Any
 
+from ..errors import UnsupportedModelError
 from .base import Family
 
 _FAMILIES: dict[str, type[Family]] = {}
@@ -70,4 +71,20 @@ def family_of(config: Any) -> Family:
     return _FAMILIES.get(getattr(config, "model_type", ""), Family)()
 
 
-__all__ = ["REFUSED", "SUPPORTED", "Family", "family", "family_of"]
+def refused(config: Any, name: str | None = None) -> UnsupportedModelError | None:
+    """The error for a model class that is known not to fit, told from its config alone; None for all others."""
+    kind = getattr(config, "model_type", None)
+    if kind not in REFUSED:
+        return None
+    return refusal(name or (getattr(config, "architectures", None) or [kind])[0], REFUSED[kind])
+
+
+def refusal(name: str, why: str) -> UnsupportedModelError:
+    """The error for a model class, with what works instead."""
+    return UnsupportedModelError(
+        f"{name} cannot be patched: {why}. Families under test: {', '.join(SUPPORTED)}; other "
+        "transformers models work when their images sit in the token sequence of a stack of decoder layers."
+    )
+
+
+__all__ = ["REFUSED", "SUPPORTED", "Family", "family", "family_of", "refusal", "refused"]

@@ -81,10 +81,10 @@ class Engine:
             self._undo.append(composite.register_forward_hook(self._leave, always_call=True).remove)
             self._undo.append(text.register_forward_hook(self._restore_length).remove)
             self._undo.append(wrap_deepstack(text, lambda: self.step))
-            self._undo.append(wrap_temperature(self.parts.layers, lambda: self.step))
             for place, layer in enumerate(self.parts.layers):
                 hook = self._layer_hook(place, layer_index(layer, place))
                 self._undo.append(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            self._undo.append(wrap_temperature(self.parts.layers, lambda: self.step))
         except BaseException:
             self.probe.remove()
             self.remove()

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import UnsupportedModelError
-from ..families import REFUSED, SUPPORTED, Family, family_of
+from ..families import REFUSED, Family, family_of, refusal, refused
 
 
 @dataclass(eq=False)
@@ -79,29 +78,29 @@ def find_parts(model: nn.Module) -> Parts:
     config, name = getattr(model, "config", None), type(model).__name__
     if error := refused(config, name):
         raise error
-    if config is None or not hasattr(model, "get_image_features"):
-        raise _refusal(
+    composite = getattr(model, "base_model", model)
+    if config is None or not hasattr(composite, "get_image_features"):
+        raise refusal(
             name, "it has no get_image_features, so it is not a vision-language model of transformers"
         )
     if getattr(config, "is_encoder_decoder", False):
-        raise _refusal(name, "it is an encoder-decoder; the images go to the encoder")
+        raise refusal(name, "it is an encoder-decoder; the images go to the encoder")
 
-    composite = getattr(model, "base_model", model)
     family = family_of(composite.config)
     text_root = family.find(composite, family.text_names)
     if text_root is None:
-        raise _refusal(name, f"no text model was found (looked for {', '.join(family.text_names)})")
+        raise refusal(name, f"no text model was found (looked for {', '.join(family.text_names)})")
     text = _owner_of_layers(text_root)
     if text is None:
-        raise _refusal(name, "its text model has no ModuleList named `layers`")
+        raise refusal(name, "its text model has no ModuleList named `layers`")
     text_config = text.config
     if getattr(text_config, "cross_attention_layers", None):
-        raise _refusal(name, REFUSED["mllama"])
+        raise refusal(name, REFUSED["mllama"])
 
     placeholders = {m: family.placeholder_id(composite.config, m) for m in family.modalities}
     found = {m: i for m, i in placeholders.items() if i is not None}
     if not found:
-        raise _refusal(name, "its config names no image_token_id, so images have no place in the sequence")
+        raise refusal(name, "its config names no image_token_id, so images have no place in the sequence")
 
     tower = family.find(composite, family.tower_names)
     shared = getattr(text_config, "num_kv_shared_layers", 0) or 0
@@ -137,18 +136,3 @@ def _blocks(tower: nn.Module | None) -> nn.ModuleList | None:
         return None
     lists = [m for m in tower.modules() if isinstance(m, nn.ModuleList) and len(m)]
     return max(lists, key=len, default=None)
-
-
-def refused(config: Any, name: str | None = None) -> UnsupportedModelError | None:
-    """The error for a model class that is known not to fit, told from its config alone; None for all others."""
-    kind = getattr(config, "model_type", None)
-    if kind not in REFUSED:
-        return None
-    return _refusal(name or (getattr(config, "architectures", None) or [kind])[0], REFUSED[kind])
-
-
-def _refusal(name: str, why: str) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        f"{name} cannot be patched: {why}. Families under test: {', '.join(SUPPORTED)}; other "
-        "transformers models work when their images sit in the token sequence of a stack of decoder layers."
-    )

@@ -16,15 +16,19 @@ from torch import Tensor, nn
 from .step import Step
 
 SWITCH = "attn_temperature_tuning"
+_NAME = "tokenprune_temperature"
 
 
 def wrap_temperature(layers: nn.ModuleList, current: Callable[[], Step | None]) -> Callable[[], None]:
-    """Correct every layer that scales its queries by their place; returns the undo. No-op on other models."""
+    """Correct every layer that scales its queries by their place; returns the undo. No-op on other models.
+
+    To be called behind the hooks that cut: what a layer is given has its final length then.
+    """
     handles = []
     for layer in layers:
         attention: Any = getattr(layer, "self_attn", None)
         if getattr(attention, SWITCH, False) and not attention.use_rope:
-            handles += _correct(attention, current)
+            handles += _correct(layer, attention, current)
 
     def undo() -> None:
         for handle in handles:
@@ -33,27 +37,35 @@ def wrap_temperature(layers: nn.ModuleList, current: Callable[[], Step | None]) 
     return undo
 
 
-def _correct(attention: Any, current: Callable[[], Step | None]) -> list[Any]:
-    past = 0
-
-    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal past
-        cache = kwargs.get("past_key_values")
-        past = 0 if cache is None else cache.get_seq_length(attention.layer_idx)
+def _correct(layer: nn.Module, attention: Any, current: Callable[[], Step | None]) -> list[Any]:
+    ratio: Tensor | None = None  # between an attention's begin and its query projection
 
     def scale(place: Tensor) -> Tensor:
-        steps = torch.floor((place.float() + past + 1.0) / attention.floor_scale)
-        return torch.log1p(steps) * attention.attn_scale + 1.0
+        return torch.log1p(torch.floor((place.float() + 1.0) / attention.floor_scale)) * attention.attn_scale + 1.0
 
-    def correct(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As an argument, for a checkpointed layer is run again when the step is long over."""
         step = current()
         if step is None or step.index is None:
             return None
-        logical = step.index.clamp(min=0).to(output.device)
-        ratio = scale(logical) / scale(torch.arange(logical.shape[1], device=output.device))
-        return (output * ratio[..., None]).to(output.dtype)
+        cache = kwargs.get("past_key_values")
+        past = 0 if cache is None else cache.get_seq_length(attention.layer_idx)
+        logical = step.index.clamp(min=0) + past
+        physical = torch.arange(logical.shape[1], device=logical.device) + past
+        return args, {**kwargs, _NAME: scale(logical) / scale(physical)}
+
+    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal ratio
+        ratio = kwargs.pop(_NAME, None)
+        return args, kwargs
+
+    def correct(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if ratio is None:
+            return None
+        return (output * ratio[..., None].to(output.device)).to(output.dtype)
 
     return [
+        layer.register_forward_pre_hook(enter, with_kwargs=True),
         attention.register_forward_pre_hook(begin, with_kwargs=True),
         attention.q_proj.register_forward_hook(correct),
     ]
