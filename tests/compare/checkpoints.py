@@ -8,12 +8,13 @@ from typing import Any
 
 import transformers as hf
 
-from tests.tiny import anyres, gemma, llava, qwen, tiled
+from tests.tiny import anyres, deepseek, gemma, llava, marked, qwen, resampled, tiled, timm_towers
 from tests.tiny.base import (
     FAKE_IMAGE,
     GLOBAL_IMAGE,
     IMAGE,
     IMAGE_BREAK,
+    ROW_COL,
     VIDEO,
     VIDEO_END,
     VIDEO_START,
@@ -209,7 +210,81 @@ def mistral3() -> Any:
     )
 
 
+TILES = {"size": square(tiled.SIDE), "crop_to_patches": True, "max_patches": 2}
+
+
+def aya_vision() -> Any:
+    names = {IMAGE: "<|IMG_PATCH|>", VISION_START: "<|START_OF_IMG|>", VISION_END: "<|END_OF_IMG|>"}
+    names |= {GLOBAL_IMAGE: "TILE_GLOBAL", ROW_COL: "TILE_1", marked.GRID: "TILE_2"}
+    return hf.AyaVisionProcessor(
+        hf.GotOcr2ImageProcessor(**TILES, **HALF),
+        words(names),
+        patch_size=tiled.PATCH,
+        img_size=tiled.SIDE,
+        downsample_factor=tiled.MERGE,
+        chat_template=template("<image>"),
+    )
+
+
+def cohere2_vision() -> Any:
+    names = {IMAGE: "<|IMG_PATCH|>", VISION_START: "<|START_OF_IMG|>", VISION_END: "<|END_OF_IMG|>"}
+    names |= {IMAGE_BREAK: "<|IMG_LINE_BREAK|>"}
+    special = {"image_token": names[IMAGE], "boi_token": names[VISION_START], "eoi_token": names[VISION_END]}
+    return hf.Cohere2VisionProcessor(
+        hf.Cohere2VisionImageProcessor(**TILES, patch_size=4, **HALF),  # here tokens per side of a tile
+        words(names, img_line_break_token=names[IMAGE_BREAK], **special),
+        chat_template=template(names[IMAGE]),
+    )
+
+
+def ovis2() -> Any:
+    names = {IMAGE: "<IMG_ATOM>", VISION_START: "<IMG_START>", VISION_END: "<IMG_END>", VIDEO: "<image>"}
+    names |= {marked.GRID: "<IMG_GRID>", marked.COLUMN: "<IMG_COL>", marked.ROW: "<IMG_ROW>"}
+    return hf.Ovis2Processor(
+        hf.Ovis2ImageProcessor(**TILES, **HALF),
+        words(names),
+        image_seq_length=tiled.TOKENS,
+        chat_template=template("<image>"),
+    )
+
+
+def deepseek_vl() -> Any:
+    return hf.DeepseekVLProcessor(
+        hf.DeepseekVLImageProcessor(size=square(gemma.SIDE)),
+        words(LLAVA_NAMES, image_token="<image>"),
+        num_image_tokens=deepseek.TOKENS,
+        chat_template=LLAVA_TEMPLATE,
+    )
+
+
+def idefics2() -> Any:
+    return hf.Idefics2Processor(
+        hf.Idefics2ImageProcessor(
+            size={"shortest_edge": 16, "longest_edge": tiled.SIDE}, do_image_splitting=False
+        ),
+        words(idefics_names(), image_token="<image>", image_boundary_token="<fake_token_around_image>"),
+        image_seq_len=resampled.LATENTS,
+        chat_template=template("<image>"),
+    )
+
+
+def fast_vlm() -> Any:
+    return hf.LlavaProcessor(
+        clip(timm_towers.FAST_SIDE),
+        words(LLAVA_NAMES, image_token="<image>"),
+        patch_size=32,
+        vision_feature_select_strategy="full",
+        chat_template=LLAVA_TEMPLATE,
+    )
+
+
 BUILDERS: dict[str, Callable[[], Any]] = {
+    "aya_vision": aya_vision,
+    "cohere2_vision": cohere2_vision,
+    "deepseek_vl": deepseek_vl,
+    "fast_vlm": fast_vlm,
+    "idefics2": idefics2,
+    "ovis2": ovis2,
     "llava": lambda: build_processor("llava"),
     "vipllava": vipllava,
     "llava_next": llava_next,
@@ -225,6 +300,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "mistral3": mistral3,
     "glm4v": glm4v,
 }
+BUILDERS = {name: make for name, make in BUILDERS.items() if name in FAMILIES}
 
 
 def save(name: str, folder: Path) -> Path:

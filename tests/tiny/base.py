@@ -132,8 +132,10 @@ class Family:
     reader: object = None
     # what methods can see of the vision tower
     tower_fields: tuple[str, ...] = ("saliency", "vision_features", "vision_keys")
-    # what is said where beams over images fail, unpatched too
-    beams_fail: str | None = None
+    # what transformers says where it fails, unpatched too: "beams", "chunks" (of a prefill) -> words of the error
+    fails: dict[str, str] = field(default_factory=dict)
+    # takes out what makes a row in a padded batch another than alone, unpatched too
+    level: Callable[[nn.Module], None] | None = None
 
     @property
     def attends(self) -> bool:
