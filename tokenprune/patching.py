@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from collections.abc import Iterator, Sequence
@@ -263,4 +264,9 @@ def _check_focal(method: Reducer, name: str, parts: Parts) -> None:
 def _free_of_tower(parts: Parts) -> list[str]:
     """Methods that ask nothing of the tower which it withholds; nothing of its attention at all."""
     held = {"saliency", "vision_keys"} | {f for f in TOWER_FIELDS if parts.withheld(f)}
-    return [n for n in list_methods() if not held & {x.split("@")[0] for x in get_method(n).needs}]
+    return _asking_none_of(frozenset(held), tuple(list_methods()))
+
+
+@functools.lru_cache(maxsize=8)  # `explain` asks for every method that does not work
+def _asking_none_of(fields: frozenset[str], names: tuple[str, ...]) -> list[str]:
+    return [n for n in names if not fields & {x.split("@")[0] for x in get_method(n).needs}]

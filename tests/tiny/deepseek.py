@@ -26,7 +26,13 @@ def make():
 
 
 def make_hybrid():
-    sam = {"hidden_size": 16, "output_channels": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 16}
+    sam = {
+        "hidden_size": 16,
+        "output_channels": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "mlp_dim": 16,
+    }
     sam |= {"image_size": FINE_SIDE, "patch_size": FINE_PATCH, "window_size": 8, "global_attn_indexes": [0]}
     return transformers.DeepseekVLHybridForConditionalGeneration(
         transformers.DeepseekVLHybridConfig(

@@ -24,7 +24,11 @@ def make():
     text = TEXT | {"embedding_multiplier": 2.0, "logits_scaling": 2.0, "attention_multiplier": 0.25}
     return transformers.GraniteDoclingForConditionalGeneration(
         transformers.GraniteDoclingConfig(
-            vision_config=vision, text_config=text, image_token_id=IMAGE, tie_word_embeddings=False, pad_token_id=0
+            vision_config=vision,
+            text_config=text,
+            image_token_id=IMAGE,
+            tie_word_embeddings=False,
+            pad_token_id=0,
         )
     )
 
@@ -33,7 +37,18 @@ def media(name: str, seed: str) -> Media:
     tiles = 3 if name == "tiles" else 1
     ids = [FAKE_IMAGE, ROW_COL, *TILE, NEWLINE]
     if tiles > 1:
-        ids = [*ids[:-1], FAKE_IMAGE, SECOND, *TILE, NEWLINE, NEWLINE, FAKE_IMAGE, GLOBAL_IMAGE, *TILE, FAKE_IMAGE]
+        ids = [
+            *ids[:-1],
+            FAKE_IMAGE,
+            SECOND,
+            *TILE,
+            NEWLINE,
+            NEWLINE,
+            FAKE_IMAGE,
+            GLOBAL_IMAGE,
+            *TILE,
+            FAKE_IMAGE,
+        ]
     return Media("image", ids, {"pixel_values": pixels(tiles, 3, SIDE, SIDE, seed=seed)})
 
 

@@ -32,7 +32,11 @@ def make():
     width = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
     vision = width | {"intermediate_size": 48, "num_hidden_layers": 3, "patch_size": PATCH}
     vision |= {"image_size": [PATCHES * PATCH] * 2}
-    adapter = width | {"vision_feature_layer": [1, 0], "intermediate_size": 48, "text_hidden_size": TEXT["hidden_size"]}
+    adapter = width | {
+        "vision_feature_layer": [1, 0],
+        "intermediate_size": 48,
+        "text_hidden_size": TEXT["hidden_size"],
+    }
     text = {**TEXT, "head_dim": 16, "additional_vocab_size": 8, "vocab_size": VOCAB}
     return transformers.Molmo2ForConditionalGeneration(
         transformers.Molmo2Config(
@@ -86,7 +90,9 @@ def collate(rows: list[list[Media]]) -> dict[str, torch.Tensor]:
         places.append(torch.where(m.payload["pooling"] < 0, -1, m.payload["pooling"] + offset))
         offset += m.payload["values"].shape[:2].numel()
     return {
-        "pixel_values" if kind == "image" else "pixel_values_videos": torch.cat([m.payload["values"] for m in chosen]),
+        "pixel_values" if kind == "image" else "pixel_values_videos": torch.cat(
+            [m.payload["values"] for m in chosen]
+        ),
         f"{kind}_token_pooling": torch.cat(places),
         f"{kind}_grids": torch.stack([m.payload["grid"] for m in chosen]),
     }

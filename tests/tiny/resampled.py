@@ -42,10 +42,21 @@ def make_idefics2():
 
 
 def make_deepseek_ocr2():
-    sam = {"hidden_size": 32, "output_channels": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 32}
+    sam = {
+        "hidden_size": 32,
+        "output_channels": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "mlp_dim": 32,
+    }
     sam |= {"image_size": SAM_SIDE, "patch_size": 4, "window_size": 8, "global_attn_indexes": [1]}
     encoder = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
-    text = TEXT | {"n_routed_experts": 2, "num_experts_per_tok": 1, "n_shared_experts": 1, "moe_intermediate_size": 32}
+    text = TEXT | {
+        "n_routed_experts": 2,
+        "num_experts_per_tok": 1,
+        "n_shared_experts": 1,
+        "moe_intermediate_size": 32,
+    }
     model = transformers.DeepseekOcr2ForConditionalGeneration(
         transformers.DeepseekOcr2Config(
             vision_config={
@@ -57,7 +68,9 @@ def make_deepseek_ocr2():
             tie_word_embeddings=False,
         )
     )
-    model.model.vision_tower.query_768_resolution = nn.Embedding(QUERIES, 32)  # 144 whatever the configuration says
+    model.model.vision_tower.query_768_resolution = nn.Embedding(
+        QUERIES, 32
+    )  # 144 whatever the configuration says
     return model
 
 
@@ -79,7 +92,9 @@ def ocr_collate(rows: list[list[Media]]) -> dict[str, torch.Tensor]:
 
 
 def ocr_lengths(inputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
-    crops = inputs.get("num_local_patches", torch.zeros(len(inputs.get("pixel_values", ())), dtype=torch.long))
+    crops = inputs.get(
+        "num_local_patches", torch.zeros(len(inputs.get("pixel_values", ())), dtype=torch.long)
+    )
     return {"image": [QUERIES * (int(c) + 1) + 1 for c in crops], "video": []}
 
 
@@ -100,5 +115,7 @@ def lengths(inputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
 
 FAMILIES = [
     Family("idefics2", make_idefics2, media, collate_idefics, lengths, PROMPTS, tower_fields=()),
-    Family("deepseek_ocr2", make_deepseek_ocr2, ocr_media, ocr_collate, ocr_lengths, PROMPTS, tower_fields=()),
+    Family(
+        "deepseek_ocr2", make_deepseek_ocr2, ocr_media, ocr_collate, ocr_lengths, PROMPTS, tower_fields=()
+    ),
 ]

@@ -41,7 +41,10 @@ def _correct(layer: nn.Module, attention: Any, current: Callable[[], Step | None
     ratio: Tensor | None = None  # between an attention's begin and its query projection
 
     def scale(place: Tensor) -> Tensor:
-        return torch.log1p(torch.floor((place.float() + 1.0) / attention.floor_scale)) * attention.attn_scale + 1.0
+        return (
+            torch.log1p(torch.floor((place.float() + 1.0) / attention.floor_scale)) * attention.attn_scale
+            + 1.0
+        )
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As an argument, for a checkpointed layer is run again when the step is long over."""
