@@ -151,7 +151,7 @@ def per_picture(name: str, inputs: dict, patches: list[Tensor]) -> list[Tensor]:
         tokens = [halved(p, 6, 6) for p in patches]
         return [torch.cat(tokens[i : i + 3]) for i in range(0, len(tokens), 3)]
     if name == "molmo2":
-        return per_windows(inputs, torch.cat(patches))
+        return per_windows(inputs, torch.cat([p.flatten(0, -2) for p in patches]))
     if name == "mistral3":
         sizes = (inputs["image_sizes"] // 4).tolist()
         return [halved(p, h, w) for p, (h, w) in zip(torch.cat(patches).split([h * w for h, w in sizes]), sizes)]

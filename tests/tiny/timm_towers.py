@@ -89,6 +89,8 @@ def plm_lengths(inputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
     }
 
 
+FAILS = {"chunks": "TimmWrapperModelOutput"}  # its output cannot be cut
+
 FAMILIES = [
     Family(
         "fast_vlm",
@@ -98,6 +100,7 @@ FAMILIES = [
         constant(FAST_TOKENS),
         PROMPTS,
         tower_fields=("vision_features",),
+        fails=FAILS,
     ),
     Family(
         "perception_lm",
@@ -108,5 +111,6 @@ FAMILIES = [
         PLM_PROMPTS,
         video_token_id=VIDEO,
         tower_fields=("vision_features",),
+        fails=FAILS,
     ),
 ] * (importlib.util.find_spec("timm") is not None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
@@ -22,11 +24,13 @@ class DeepseekOcr2(Family):
         crops = call.get("num_local_patches")
         counts = crops.tolist() if isinstance(crops, Tensor) else crops or [0] * len(lengths)
         queries = composite.vision_tower.query_768_resolution.num_embeddings  # type: ignore[union-attr]
-        return [self.page(n, count, queries) for n, count in zip(lengths, counts)]  # type: ignore[arg-type]
+        return [page(n, count, queries) for n, count in zip(lengths, counts)]  # type: ignore[arg-type]
 
-    def page(self, n: int, crops: int, queries: int) -> Shape:
-        """`crops` times `queries` tokens, then those of the whole page, last the separator, which closes the page."""
-        whole = row_shape(n - 1 - crops * queries)
-        tiles = joined_shape((*[row_shape(queries)] * crops, whole))
-        separator = torch.tensor([[0, 0, NEWLINE, NEWLINE]])
-        return Shape(n, None, torch.cat([tiles.coords, separator]))  # type: ignore[arg-type]
+
+@lru_cache(maxsize=1024)
+def page(n: int, crops: int, queries: int) -> Shape:
+    """`crops` times `queries` tokens, then those of the whole page, last the separator, which closes the page."""
+    whole = row_shape(n - 1 - crops * queries)
+    tiles = joined_shape((*[row_shape(queries)] * crops, whole))
+    separator = torch.tensor([[0, 0, NEWLINE, NEWLINE]])
+    return Shape(n, None, torch.cat([tiles.coords, separator]))  # type: ignore[arg-type]
