@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers as hf
 
-from tests.tiny import anyres, deepseek, gemma, llava, marked, qwen, resampled, tiled, timm_towers
+from tests.tiny import anyres, deepseek, docling, gemma, llava, marked, qwen, resampled, tiled, timm_towers
 from tests.tiny.base import (
     FAKE_IMAGE,
     GLOBAL_IMAGE,
@@ -257,6 +257,36 @@ def deepseek_vl() -> Any:
     )
 
 
+def deepseek_vl_hybrid() -> Any:
+    return hf.DeepseekVLHybridProcessor(
+        hf.DeepseekVLHybridImageProcessor(size=square(gemma.SIDE), high_res_size=square(deepseek.FINE_SIDE)),
+        words(LLAVA_NAMES, image_token="<image>"),
+        num_image_tokens=deepseek.TOKENS,
+        chat_template=LLAVA_TEMPLATE,
+    )
+
+
+def granite_docling() -> Any:
+    names = {FAKE_IMAGE: "<fake_token_around_image>", GLOBAL_IMAGE: "<global-img>", IMAGE: "<image>"}
+    return hf.GraniteDoclingProcessor(
+        hf.GraniteDoclingImageProcessor(size=square(tiled.SIDE), max_patches=2),
+        words(names | {ROW_COL: "<row_1_col_1>", docling.SECOND: "<row_1_col_2>"}, image_token="<image>"),
+        image_seq_len=tiled.TOKENS,
+        chat_template=template("<image>"),
+    )
+
+
+def llama4() -> Any:
+    names = {IMAGE: "<|patch|>", GLOBAL_IMAGE: "<|image|>", ROW_COL: "<|tile_x_separator|>"}
+    names |= {15: "<|tile_y_separator|>", VISION_START: "<|image_start|>", VISION_END: "<|image_end|>"}
+    return hf.Llama4Processor(
+        hf.Llama4ImageProcessor(size=square(tiled.SIDE), max_patches=2),
+        words(names),
+        patch_size=tiled.PATCH,
+        chat_template=template("<|image|>"),
+    )
+
+
 def idefics2() -> Any:
     return hf.Idefics2Processor(
         hf.Idefics2ImageProcessor(
@@ -282,8 +312,11 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "aya_vision": aya_vision,
     "cohere2_vision": cohere2_vision,
     "deepseek_vl": deepseek_vl,
+    "deepseek_vl_hybrid": deepseek_vl_hybrid,
     "fast_vlm": fast_vlm,
+    "granite_docling": granite_docling,
     "idefics2": idefics2,
+    "llama4": llama4,
     "ovis2": ovis2,
     "llava": lambda: build_processor("llava"),
     "vipllava": vipllava,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from . import family
@@ -25,7 +27,8 @@ class Molmo2(Family):
         return [two_grids(*grid) for grid in call["image_grids"].tolist()]
 
     def saliency_layer(self, composite: nn.Module, depth: int) -> int:
-        return max(layer % depth for layer in composite.config.adapter_config.vision_feature_layer)
+        config: Any = composite.config
+        return max(layer % depth for layer in config.adapter_config.vision_feature_layer)
 
     def spread(
         self, composite: nn.Module, modality: str, call: Call, patches: Tensor, shapes: list[Shape]
