@@ -87,7 +87,7 @@ def _videos(parts: Parts, processor: Any) -> str:
     if parts.family.frame_label is not None:
         told = "frames are images to the model, made one video by the words before them"
         return told if processor is not None else f"{told}; without a processor they stay images"
-    return "one each" if hasattr(parts.composite, "get_video_features") else "none"
+    return "one each" if "video" in parts.placeholders else "none"
 
 
 def _saliency(parts: Parts) -> str:

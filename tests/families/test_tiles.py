@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.fixed import Fixed
+from tests.tiny.base import FAKE_IMAGE, ROW_COL, pixels, text_ids
+from tests.tiny.models import FAMILIES, fixed_mask
+from tests.tiny.reference import reference_generate
+from tests.tiny.tiled import SIDE
+from tokenprune import patch_model
 from tokenprune.families.cohere import AyaVision, Cohere2Vision
+from tokenprune.families.deepseek_ocr2 import page
 from tokenprune.families.got_ocr2 import GotOcr2
 from tokenprune.families.granite_docling import GraniteDocling
 from tokenprune.families.idefics2 import Idefics2
@@ -42,3 +49,34 @@ def numbers(family, ids: list[int]) -> list[int]:
 ])  # fmt: skip
 def test_marks_say_what_is_one_picture(family, ids, wanted):
     assert numbers(family, ids) == wanted
+
+
+@pytest.mark.skipif("granite_docling" not in FAMILIES, reason="a newer transformers has it")
+@torch.no_grad()
+def test_the_fine_connector_gives_a_tile_four_times_as_many_tokens():
+    model = FAMILIES["granite_docling"].build()
+    ids = torch.tensor([[*text_ids(4, "a"), FAKE_IMAGE, ROW_COL, *[IMAGE] * 64, *text_ids(6, "b")]])
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": pixels(1, 1, 3, SIDE, SIDE, seed="fine"),
+        "pixel_attention_mask": torch.ones(1, 1, dtype=torch.bool),
+        "tile_fine_mask": torch.ones(1, dtype=torch.bool),
+    }
+    dropped = torch.zeros_like(ids, dtype=torch.bool)
+    dropped[ids == IMAGE] = ~fixed_mask(64, 0)
+    tokens, steps = reference_generate(model, inputs, dropped, steps=2)
+    with patch_model(model, Fixed()) as handle:
+        out = model.generate(
+            **inputs, max_new_tokens=2, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+        [image] = handle.report.images
+    assert image.grid == (1, 8, 8) and image.before == 64
+    assert torch.equal(out.sequences[:, -2:], tokens)
+    assert max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(out.logits, steps)) < 1e-4
+
+
+def test_a_page_may_have_more_tokens_than_its_crops():
+    coords = page(2 * 144 + 256 + 1, 2, 144).coords
+    assert torch.bincount(coords[:, 0]).tolist() == [256 + 1, 144, 144]
+    assert coords[:, 0].unique_consecutive().tolist() == [1, 2, 0] and coords[-1].tolist() == [0, 0, -1, -1]

@@ -86,7 +86,8 @@ def test_tower_fields_equal_the_eager_tower(name, kind, attn):
 
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if not family.attends])
 def test_a_tower_without_visible_attention_is_named_with_what_needs_none(name):
-    model, method = FAMILIES[name].build(), "visionzip"
+    family, method = FAMILIES[name], "visionzip"
+    model = family.build()
     with pytest.raises(UnsupportedModelError, match="needs the vision tower's (attention|features), and ") as refused:
         patch_model(model, method)
     assert "divprune" in str(refused.value) and method not in str(refused.value).split("need none:")[1]
@@ -94,6 +95,7 @@ def test_a_tower_without_visible_attention_is_named_with_what_needs_none(name):
     assert found.saliency == "none: " + str(refused.value).split(", and ")[1].split("; ")[0]
     assert found.methods[method] == str(refused.value)
     assert found.methods["divprune"] == "yes" and found.tested
+    assert found.videos == ("one each" if "video" in family.kinds else "none")
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3"])

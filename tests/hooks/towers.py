@@ -15,8 +15,17 @@ BLOCK = {"llava": 1, "vipllava": 2, "llava_next": 1, "qwen2_vl": 2, "qwen2_5_vl"
 BLOCK |= {"llava_next_video": 1, "video_llava": 1, "video_llama_3": 2, "granite_docling": 2}
 """The block whose output the model reads (its last full one); 1, the last one, in the other towers."""
 
-TILED = ("gemma3", "internvl", "smolvlm", "idefics3", "aya_vision", "cohere2_vision", "ovis2", "llama4")
-TILED += ("granite_docling",)
+TILED = (
+    "aya_vision",
+    "cohere2_vision",
+    "gemma3",
+    "granite_docling",
+    "idefics3",
+    "internvl",
+    "llama4",
+    "ovis2",
+    "smolvlm",
+)
 """Tiles of 8 x 8 patches and 4 x 4 tokens."""
 
 TOWERS = ("vision_tower", "visual", "vision_model", "image_tower")

@@ -20,7 +20,7 @@ SECOND = 15  # the mark of the first row's second column
 
 def make():
     vision = VISION | {"image_size": SIDE, "num_hidden_layers": 3, "deepstack_visual_indexes": [0, 1]}
-    vision |= {"scale_factor": MERGE, "out_hidden_size": TEXT["hidden_size"], "use_fine_route": False}
+    vision |= {"scale_factor": MERGE, "out_hidden_size": TEXT["hidden_size"], "use_fine_route": True}
     text = TEXT | {"embedding_multiplier": 2.0, "logits_scaling": 2.0, "attention_multiplier": 0.25}
     return transformers.GraniteDoclingForConditionalGeneration(
         transformers.GraniteDoclingConfig(
