@@ -29,10 +29,7 @@ class LayerSize:
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         experts = getattr(config, "num_experts_per_tok", None)
         expert_width = getattr(config, "moe_intermediate_size", None)
-        shared = getattr(config, "n_shared_experts", None) or 0
-        # Llama 4 has another name for a dense layer's width; a shared and a routed expert are as wide together.
-        dense = getattr(config, "intermediate_size_mlp", None) or config.intermediate_size
-        mlp = (experts + shared) * expert_width if experts and expert_width else dense
+        mlp = experts * expert_width if experts and expert_width else config.intermediate_size
         return cls(config.hidden_size, heads * head_dim, kv_heads * head_dim, mlp)
 
     def flops(self, queries: int, keys: int) -> float:
