@@ -87,7 +87,8 @@ def _videos(parts: Parts, processor: Any) -> str:
     if parts.family.frame_label is not None:
         told = "frames are images to the model, made one video by the words before them"
         return told if processor is not None else f"{told}; without a processor they stay images"
-    return "one each" if "video" in parts.placeholders else "none"
+    encoded = hasattr(parts.composite, "get_video_features") or parts.family.one_encoder
+    return "one each" if encoded else "none"
 
 
 def _saliency(parts: Parts) -> str:

@@ -42,8 +42,9 @@ def error(got: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((got - wanted).abs().max() / wanted.abs().max())
 
 
-def fails_anyway(family, k: int, what: str, options: dict, inputs: dict) -> None:
+def fails_anyway(request, family, k: int, what: str, options: dict, inputs: dict) -> None:
     """transformers cannot do it with this model, and a patch neither hides that nor answers wrongly."""
+    request.node.user_properties.clear()  # no tick in the support table
     model = family.build()
     with pytest.raises(Exception, match=family.fails[what]):
         model.generate(**inputs, **GREEDY, **options)
@@ -125,14 +126,14 @@ def test_a_new_image_in_turn_two(name, k, rows):
 @pytest.mark.parametrize("kind", ["single", "multi", "batch"])
 @pytest.mark.parametrize("k", METHODS)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_beams(name, k, kind):
+def test_beams(name, k, kind, request):
     family = FAMILIES[name]
     model, inputs = family.build(), family.inputs(kind)
     old = not hasattr(GenerationMixin, "_expand_multimodal_outputs")
     if old and kind != "single" and "image_grid_thw" not in inputs:
         pytest.skip("this transformers gives beams the images of other prompts, unpatched too")
     if "beams" in family.fails and not old:
-        fails_anyway(family, k, "beams", BEAMS, inputs)
+        fails_anyway(request, family, k, "beams", BEAMS, inputs)
         return
     with masked_conversation(model, dropped_from(family, inputs), k):
         wanted = model.generate(**inputs, **GREEDY, **BEAMS)
@@ -228,7 +229,7 @@ def chunk_sizes(family, inputs) -> tuple[int, int]:
 @pytest.mark.behaviour("6 chunked prefill")
 @pytest.mark.parametrize("k", METHODS)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_prefill_in_chunks_between_images(name, k):
+def test_prefill_in_chunks_between_images(name, k, request):
     family = FAMILIES[name]
     model, inputs = family.build(), family.inputs("multi")
     good, bad = chunk_sizes(family, inputs)
@@ -237,7 +238,7 @@ def test_prefill_in_chunks_between_images(name, k):
             "transformers drops the pixels of this model's prefill in chunks, or refuses it, unpatched too"
         )
     if "chunks" in family.fails:
-        fails_anyway(family, k, "chunks", {"prefill_chunk_size": good}, inputs)
+        fails_anyway(request, family, k, "chunks", {"prefill_chunk_size": good}, inputs)
         return
     with masked_conversation(model, dropped_from(family, inputs), k):
         wanted = model.generate(**inputs, **GREEDY, prefill_chunk_size=good)

@@ -67,6 +67,11 @@ class Family:
         """What a call of get_`method`_features encodes, inside a `forward` of the model with these arguments."""
         return method
 
+    @property
+    def one_encoder(self) -> bool:
+        """Videos are encoded by get_image_features, too."""
+        return type(self).modality is not Family.modality
+
     def features(self, output: Any) -> Any:
         """The features that are merged in, of what get_image_features gives back."""
         return output[1] if isinstance(output, tuple) else getattr(output, "pooler_output", output)
