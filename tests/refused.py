@@ -32,12 +32,24 @@ def make_florence():
     return transformers.Florence2ForConditionalGeneration(config)
 
 
-def make_blip():
+def make_qformer(name: str):
     qformer = {**SMALL, "vocab_size": 64, "encoder_hidden_size": 16, "cross_attention_frequency": 1}
-    config = transformers.Blip2Config(
+    config = getattr(transformers, f"{name}Config")(
         vision_config={**SMALL, "image_size": 16, "patch_size": 8},
         qformer_config=qformer,
         text_config={"model_type": "opt", **SMALL, "ffn_dim": 16, "vocab_size": 64, "word_embed_proj_dim": 16},
         num_query_tokens=4,
     )
-    return transformers.Blip2ForConditionalGeneration(config)
+    return getattr(transformers, f"{name}ForConditionalGeneration")(config)
+
+
+def make_blip():
+    return make_qformer("Blip2")
+
+
+def make_instructblip():
+    return make_qformer("InstructBlip")
+
+
+def make_instructblipvideo():
+    return make_qformer("InstructBlipVideo")

@@ -8,11 +8,19 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tokenprune
+from tokenprune import patch_model
 from tokenprune.cli import app
 from tokenprune.compare import Setting, check_settings, parse_keeps, split_methods
-from tokenprune.errors import BudgetError, InputError, TokenPruneError, UnknownNameError
+from tokenprune.errors import (
+    BudgetError,
+    InputError,
+    TokenPruneError,
+    UnknownNameError,
+    UnsupportedModelError,
+)
 from tokenprune.methods import get_method
 
+from .refused import make_blip, make_florence, make_instructblip, make_instructblipvideo, make_mllama
 from .vlm_folder import save_vlm
 
 runner = CliRunner()
@@ -297,6 +305,17 @@ def test_explain(vlm):
     assert result.exit_code == 0 and "Llava" in result.stdout
     assert isinstance(json.loads(run("explain", vlm, "--json").stdout), dict)
     failed(run("explain", "./nowhere"), "no such folder")
+
+
+@pytest.mark.parametrize(
+    "make", [make_mllama, make_florence, make_blip, make_instructblip, make_instructblipvideo]
+)
+def test_explain_refuses_what_patching_refuses_in_the_same_words(make, tmp_path):
+    model = make()
+    with pytest.raises(UnsupportedModelError) as refused:
+        patch_model(model, "uniform")
+    model.save_pretrained(tmp_path)
+    failed(run("explain", tmp_path), str(refused.value))
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "media": BOTTOM,
     "viz": BOTTOM | {"media"},
     "zoo": BOTTOM | {"media"},
-    "chat": BOTTOM | {"media", "zoo"},
+    "chat": BOTTOM | {"families", "media", "zoo"},
     "bench": ENGINE | BESIDE,
     "calibrate": ENGINE | BESIDE | {"bench", "chat", "eval"},
     "eval": ENGINE | BESIDE | {"bench", "chat"},

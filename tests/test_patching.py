@@ -12,7 +12,14 @@ from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
 from tests.fixed import AllTrue, Fixed
-from tests.refused import make_blip, make_florence, make_llama, make_mllama
+from tests.refused import (
+    make_blip,
+    make_florence,
+    make_instructblip,
+    make_instructblipvideo,
+    make_llama,
+    make_mllama,
+)
 from tests.tiny.models import FAMILIES
 from tokenprune import Reducer, TokenPruneError, get_method, patch_model, unpatch_model
 from tokenprune.errors import BudgetError, InputError, PatchError, UnknownNameError, UnsupportedModelError
@@ -47,6 +54,8 @@ def state_of(model: nn.Module) -> dict:
     (make_mllama, "cross-attention"),
     (make_florence, "encoder"),
     (make_blip, "Q-former"),
+    (make_instructblip, "Q-former"),
+    (make_instructblipvideo, "Q-former"),
 ])  # fmt: skip
 def test_models_without_images_in_the_sequence_are_refused(make, why):
     model = make()

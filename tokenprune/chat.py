@@ -14,6 +14,7 @@ from PIL import Image
 
 from . import zoo
 from .errors import InputError, TokenPruneError, UnsupportedModelError
+from .families import refused
 from .media import Clip
 
 DEFAULT = "tiny-llava"
@@ -253,6 +254,8 @@ def load_chat(
     options = {"trust_remote_code": trust_remote_code}
     try:
         config = transformers.AutoConfig.from_pretrained(source, **options)
+        if error := refused(config):  # before gigabytes of it are loaded
+            raise error
         processor = transformers.AutoProcessor.from_pretrained(source, **options)
         auto: Any = transformers.AutoModelForImageTextToText
         model = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **options)

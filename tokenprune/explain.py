@@ -91,17 +91,18 @@ def _videos(parts: Parts, processor: Any) -> str:
     if parts.family.frame_label is not None:
         told = "frames are images to the model, made one video by the words before them"
         return told if processor is not None else f"{told}; without a processor they stay images"
-    if "video" not in parts.placeholders or not hasattr(parts.composite, "get_video_features"):
+    encoded = hasattr(parts.composite, "get_video_features") or parts.family.one_encoder
+    if "video" not in parts.placeholders or not encoded:
         return "none"
     return "each frame by itself" if parts.family.frames_apart else "one each"
 
 
 def _saliency(parts: Parts) -> str:
-    if parts.blocks is None or not parts.tower_attention:
-        return "none: the tower does not use transformers' attention interface"
-    layer = parts.family.saliency_layer(parts.composite, len(parts.blocks))
+    if why := parts.withheld("saliency"):
+        return f"none: {why}"
+    layer = parts.family.saliency_layer(parts.composite, len(parts.blocks or ()))
     what = "row of the class token" if parts.has_cls else "mean attention received"
-    return f"{what}, block {layer} of {len(parts.blocks)}"
+    return f"{what}, block {layer} of {len(parts.blocks or ())}"
 
 
 def _verdict(name: str, parts: Parts) -> str:

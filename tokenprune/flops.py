@@ -64,7 +64,10 @@ def _mlp(config: Any, layer: int, shared: bool) -> int:
     width = getattr(config, "moe_intermediate_size", None)
     dense = layer < (getattr(config, "first_k_dense_replace", None) or 0)
     dense |= layer in (getattr(config, "mlp_only_layers", None) or ())
-    if experts and width and not dense:
+    if wide := getattr(config, "intermediate_size_mlp", None):  # Llama 4 runs every expert, and one beside them
+        routed = layer in config.moe_layers
+        columns = (config.num_local_experts + 1) * config.intermediate_size if routed else wide
+    elif experts and width and not dense:
         always = (getattr(config, "n_shared_experts", None) or 0) * width
         always += getattr(config, "shared_expert_intermediate_size", None) or 0
         columns = experts * width + always

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from collections.abc import Iterator, Sequence
@@ -224,15 +225,17 @@ def check_method(method: Reducer, parts: Parts) -> None:
         raise UnsupportedModelError(
             f"{name} needs {', '.join(sorted(missing))}, not served at stage {method.stage!r} yet"
         )
-    if asked & {"saliency", "vision_keys"} and not parts.tower_attention:
-        raise UnsupportedModelError(
-            f"{name} needs the vision tower's attention, and {type(parts.tower).__name__} does not use transformers' "
-            f"attention interface; methods that need none: {', '.join(_free_of_tower())}"
-        )
+    for field in sorted(asked & set(TOWER_FIELDS)):
+        if why := parts.withheld(field):
+            what = "features" if field == "vision_features" else "attention"
+            raise UnsupportedModelError(
+                f"{name} needs the vision tower's {what}, and {why}; methods that need none: "
+                f"{', '.join(_free_of_tower(parts))}"
+            )
     if asked & {"saliency", "vision_keys"} and merged_in(parts.tower) is not None:
         raise PatchError(
             f"{name} reads the vision tower's attention, and patch_tower merges tokens in there; remove() that "
-            f"patch, or use a method that needs none: {', '.join(_free_of_tower())}"
+            f"patch, or use a method that needs none: {', '.join(_free_of_tower(parts))}"
         )
     for layer in method.cut_layers(parts.num_layers):
         if layer == 0 and asked & LAYER_FIELDS:
@@ -265,9 +268,12 @@ def _check_focal(method: Reducer, name: str, parts: Parts) -> None:
         raise BudgetError(f"{name} names no focal layer")
 
 
-def _free_of_tower() -> list[str]:
-    return [
-        n
-        for n in list_methods()
-        if not {"saliency", "vision_keys"} & {x.split("@")[0] for x in get_method(n).needs}
-    ]
+def _free_of_tower(parts: Parts) -> list[str]:
+    """Methods that ask nothing of the tower which it withholds; nothing of its attention at all."""
+    held = {"saliency", "vision_keys"} | {f for f in TOWER_FIELDS if parts.withheld(f)}
+    return _asking_none_of(frozenset(held), tuple(list_methods()))
+
+
+@functools.lru_cache(maxsize=8)  # `explain` asks for every method that does not work
+def _asking_none_of(fields: frozenset[str], names: tuple[str, ...]) -> list[str]:
+    return [n for n in names if not fields & {x.split("@")[0] for x in get_method(n).needs}]

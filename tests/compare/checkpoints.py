@@ -8,12 +8,25 @@ from typing import Any
 
 import transformers as hf
 
-from tests.tiny import anyres, gemma, hybrids, llava, qwen, tiled
+from tests.tiny import (
+    anyres,
+    deepseek,
+    docling,
+    gemma,
+    hybrids,
+    llava,
+    marked,
+    qwen,
+    resampled,
+    tiled,
+    timm_towers,
+)
 from tests.tiny.base import (
     FAKE_IMAGE,
     GLOBAL_IMAGE,
     IMAGE,
     IMAGE_BREAK,
+    ROW_COL,
     VIDEO,
     VIDEO_END,
     VIDEO_START,
@@ -243,7 +256,114 @@ def mistral3() -> Any:
     )
 
 
+TILES = {"size": square(tiled.SIDE), "crop_to_patches": True, "max_patches": 2}
+
+
+def aya_vision() -> Any:
+    names = {IMAGE: "<|IMG_PATCH|>", VISION_START: "<|START_OF_IMG|>", VISION_END: "<|END_OF_IMG|>"}
+    names |= {GLOBAL_IMAGE: "TILE_GLOBAL", ROW_COL: "TILE_1", marked.GRID: "TILE_2"}
+    return hf.AyaVisionProcessor(
+        hf.GotOcr2ImageProcessor(**TILES, **HALF),
+        words(names),
+        patch_size=tiled.PATCH,
+        img_size=tiled.SIDE,
+        downsample_factor=tiled.MERGE,
+        chat_template=template("<image>"),
+    )
+
+
+def cohere2_vision() -> Any:
+    names = {IMAGE: "<|IMG_PATCH|>", VISION_START: "<|START_OF_IMG|>", VISION_END: "<|END_OF_IMG|>"}
+    names |= {IMAGE_BREAK: "<|IMG_LINE_BREAK|>"}
+    special = {"image_token": names[IMAGE], "boi_token": names[VISION_START], "eoi_token": names[VISION_END]}
+    return hf.Cohere2VisionProcessor(
+        hf.Cohere2VisionImageProcessor(**TILES, patch_size=4, **HALF),  # here tokens per side of a tile
+        words(names, img_line_break_token=names[IMAGE_BREAK], **special),
+        chat_template=template(names[IMAGE]),
+    )
+
+
+def ovis2() -> Any:
+    names = {IMAGE: "<IMG_ATOM>", VISION_START: "<IMG_START>", VISION_END: "<IMG_END>", VIDEO: "<image>"}
+    names |= {marked.GRID: "<IMG_GRID>", marked.COLUMN: "<IMG_COL>", marked.ROW: "<IMG_ROW>"}
+    return hf.Ovis2Processor(
+        hf.Ovis2ImageProcessor(**TILES, **HALF),
+        words(names),
+        image_seq_length=tiled.TOKENS,
+        chat_template=template("<image>"),
+    )
+
+
+def deepseek_vl() -> Any:
+    return hf.DeepseekVLProcessor(
+        hf.DeepseekVLImageProcessor(size=square(gemma.SIDE)),
+        words(LLAVA_NAMES, image_token="<image>"),
+        num_image_tokens=deepseek.TOKENS,
+        chat_template=LLAVA_TEMPLATE,
+    )
+
+
+def deepseek_vl_hybrid() -> Any:
+    return hf.DeepseekVLHybridProcessor(
+        hf.DeepseekVLHybridImageProcessor(size=square(gemma.SIDE), high_res_size=square(deepseek.FINE_SIDE)),
+        words(LLAVA_NAMES, image_token="<image>"),
+        num_image_tokens=deepseek.TOKENS,
+        chat_template=LLAVA_TEMPLATE,
+    )
+
+
+def granite_docling() -> Any:
+    names = {FAKE_IMAGE: "<fake_token_around_image>", GLOBAL_IMAGE: "<global-img>", IMAGE: "<image>"}
+    return hf.GraniteDoclingProcessor(
+        hf.GraniteDoclingImageProcessor(size=square(tiled.SIDE), max_patches=2),
+        words(names | {ROW_COL: "<row_1_col_1>", docling.SECOND: "<row_1_col_2>"}, image_token="<image>"),
+        image_seq_len=tiled.TOKENS,
+        chat_template=template("<image>"),
+    )
+
+
+def llama4() -> Any:
+    names = {IMAGE: "<|patch|>", GLOBAL_IMAGE: "<|image|>", ROW_COL: "<|tile_x_separator|>"}
+    names |= {15: "<|tile_y_separator|>", VISION_START: "<|image_start|>", VISION_END: "<|image_end|>"}
+    return hf.Llama4Processor(
+        hf.Llama4ImageProcessor(size=square(tiled.SIDE), max_patches=2),
+        words(names),
+        patch_size=tiled.PATCH,
+        chat_template=template("<|image|>"),
+    )
+
+
+def idefics2() -> Any:
+    return hf.Idefics2Processor(
+        hf.Idefics2ImageProcessor(
+            size={"shortest_edge": 16, "longest_edge": tiled.SIDE}, do_image_splitting=False
+        ),
+        words(idefics_names(), image_token="<image>", image_boundary_token="<fake_token_around_image>"),
+        image_seq_len=resampled.LATENTS,
+        chat_template=template("<image>"),
+    )
+
+
+def fast_vlm() -> Any:
+    return hf.LlavaProcessor(
+        clip(timm_towers.FAST_SIDE),
+        words(LLAVA_NAMES, image_token="<image>"),
+        patch_size=32,
+        vision_feature_select_strategy="full",
+        chat_template=LLAVA_TEMPLATE,
+    )
+
+
 BUILDERS: dict[str, Callable[[], Any]] = {
+    "aya_vision": aya_vision,
+    "cohere2_vision": cohere2_vision,
+    "deepseek_vl": deepseek_vl,
+    "deepseek_vl_hybrid": deepseek_vl_hybrid,
+    "fast_vlm": fast_vlm,
+    "granite_docling": granite_docling,
+    "idefics2": idefics2,
+    "llama4": llama4,
+    "ovis2": ovis2,
     "llava": lambda: build_processor("llava"),
     "vipllava": vipllava,
     "llava_next": llava_next,
@@ -263,6 +383,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "paddleocr_vl": paddleocr_vl,
     "qwen3_5": qwen3_vl,  # the class that transformers opens it with, too
 }
+BUILDERS = {name: make for name, make in BUILDERS.items() if name in FAMILIES}
 
 
 def save(name: str, folder: Path) -> Path:

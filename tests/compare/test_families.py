@@ -3,6 +3,7 @@
 import pytest
 from PIL import Image
 
+from tests.tiny.models import FAMILIES
 from tokenprune.compare import check_settings, compare, load_chat, make_examples, write_figures
 
 from .checkpoints import BUILDERS, save
@@ -20,7 +21,7 @@ def picture(tmp_path_factory):
 def test_a_folder_runs_through_compare(family, picture, tmp_path):
     chat = load_chat(str(save(family, tmp_path / family)))
     examples, _ = make_examples([str(picture)], ["what is in the image?"])
-    settings = check_settings(["uniform", "pool", "flashvlm"], [0.5])
+    settings = check_settings(["uniform", "pool", "flashvlm" if FAMILIES[family].attends else "divprune"], [0.5])
     found = compare(chat, examples, settings, max_new_tokens=2, repeats=0)
     assert [a.error for a in found.answers] == [None] * 5
     for answer in found.answers[2:]:

@@ -14,8 +14,10 @@ from tokenprune.errors import BudgetError, TokenPruneError, UnsupportedModelErro
 from tokenprune.hooks.gaze import gaze_of
 
 STEPS = 5
-FULL = [n for n in FAMILIES if n not in ("gemma3", "gemma4")]
-"""Gemma 3's sliding layers stay dense, and Gemma 4 is refused: both are tested apart."""
+SLIDING = ("gemma3", "aya_vision", "cohere2_vision", "llama4")
+"""Their sliding or chunked layers stay dense; gemma3's are tested apart."""
+FULL = [n for n in FAMILIES if n not in (*SLIDING, "gemma4")]
+"""Gemma 4 is refused, which is tested apart."""
 CASES = [(n, k) for n in FULL for k in FAMILIES[n].kinds if "batch" in k or k == "multi"]
 
 

@@ -14,6 +14,7 @@ from tokenprune.hooks.layout import Features, find_layout
 
 CASES = [(name, kind) for name, family in FAMILIES.items() for kind in family.kinds if kind != "text"]
 SQUARE = {"llava": 5, "vipllava": 5, "gemma3": 4, "paligemma": 4}
+SQUARE |= {"deepseek_vl": 4, "deepseek_vl_hybrid": 4, "fast_vlm": 3}
 
 
 def grid(part: int, h: int, w: int, t: int = 1, newline: bool = False) -> list[tuple[int, int, int, int]]:
@@ -26,7 +27,20 @@ def by_hand(name: str, media: str) -> tuple[tuple | None, list[tuple]]:
     """(grid, coordinates) of one image or video of the tiny prompts."""
     if name in SQUARE:
         return (1, SQUARE[name], SQUARE[name]), grid(0, SQUARE[name], SQUARE[name])
-    if name in ("internvl", "smolvlm", "idefics3"):
+    if name == "idefics2":  # a resampler's tokens have no place
+        return None, grid(0, 1, 12) if media == "plain" else sum([grid(p, 1, 12) for p in (1, 2, 3, 4, 0)], [])
+    if name == "deepseek_ocr2":  # queries have none either; a separator at the end
+        parts = (1, 2, 0) if media == "split" else (0,)
+        return None, [*sum([grid(p, 1, 16) for p in parts], []), (0, 0, -1, -1)]
+    if name == "perception_lm":
+        if media == "video":
+            return (3, 3, 3), grid(0, 3, 3, t=3)
+        return None, grid(0, 3, 3) + grid(1, 3, 3) + grid(2, 3, 3)
+    if name == "molmo2":
+        return ((3, 3, 3), grid(0, 3, 3, t=3)) if media == "video" else (None, grid(0, 3, 3) + grid(1, 3, 5))
+    if name == "ovis2" and media == "tiles":
+        return None, grid(0, 4, 4) + grid(1, 4, 4) + grid(2, 4, 4)  # the thumbnail comes first
+    if media in ("plain", "tiles") or name in ("internvl", "smolvlm", "idefics3"):
         if media == "video":
             return (3, 4, 4), grid(0, 4, 4, t=3)
         if media == "plain":

@@ -9,7 +9,10 @@ from torch.nn.functional import normalize
 from tests.hooks.spy import Spy
 from tests.hooks.towers import expected
 from tests.tiny.models import FAMILIES
+from tests.tiny.reference import decoder_layers
 from tokenprune import patch_model
+from tokenprune.errors import UnsupportedModelError
+from tokenprune.explain import explain
 
 FIELDS = ("saliency", "vision_features", "vision_keys")
 CASES = [(name, kind, "sdpa") for name, family in FAMILIES.items() for kind in family.kinds if kind != "text"]
@@ -25,8 +28,7 @@ def _no_grad():
 def merged_in(model, inputs: dict) -> list[torch.Tensor]:
     """(n, D) embeddings of each image and video where the language model receives them, in prompt order."""
     caught = []
-    layers = model.model.get_submodule("text_model" if hasattr(model.model, "text_model") else "language_model").layers
-    hook = layers[0].register_forward_pre_hook(lambda m, args: caught.append(args[0]))
+    hook = decoder_layers(model)[0].register_forward_pre_hook(lambda m, args: caught.append(args[0]))
     model(**inputs, use_cache=False)
     hook.remove()
     return caught[0]
@@ -62,22 +64,38 @@ def test_tower_fields_equal_the_eager_tower(name, kind, attn):
     hidden = merged_in(model, inputs)
     places = [(r, where) for r, row in enumerate(family.visual_positions(inputs)) for where in row]
     wanted = {f: in_prompt_order(family, inputs, v) for f, v in expected(name, model, inputs).items()}
-    spy = Spy(fields=FIELDS)
+    spy = Spy(fields=family.tower_fields)
     with patch_model(model, spy, family.reader):
         model(**inputs)
         forward = spy.images()
         model.generate(**inputs, max_new_tokens=2, do_sample=False)
         generated = spy.images()
-        assert model.config._attn_implementation == attn
+        assert model.config.get_text_config()._attn_implementation == attn
     for seen in (forward, generated):
         assert len(seen) == len(places)
         for i, (row, where) in enumerate(places):
             one = match(seen, hidden[row, where])
-            torch.testing.assert_close(one["saliency"], wanted["saliency"][i][:, 0], rtol=1e-4, atol=1e-6)
-            torch.testing.assert_close(one["vision_features"], wanted["vision_features"][i], rtol=1e-4, atol=1e-5)
-            keys = one["vision_keys"]
-            assert keys.shape[0] == len(where) and torch.isfinite(keys).all()
             assert int(one["ordinal"]) == sum(r == row for r, _ in places[:i])
+            if "vision_features" in wanted:
+                torch.testing.assert_close(one["vision_features"], wanted["vision_features"][i], rtol=1e-4, atol=1e-5)
+            if "saliency" in wanted:
+                torch.testing.assert_close(one["saliency"], wanted["saliency"][i][:, 0], rtol=1e-4, atol=1e-6)
+                keys = one["vision_keys"]
+                assert keys.shape[0] == len(where) and torch.isfinite(keys).all()
+
+
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if not family.attends])
+def test_a_tower_without_visible_attention_is_named_with_what_needs_none(name):
+    family, method = FAMILIES[name], "visionzip"
+    model = family.build()
+    with pytest.raises(UnsupportedModelError, match="needs the vision tower's (attention|features), and ") as refused:
+        patch_model(model, method)
+    assert "divprune" in str(refused.value) and method not in str(refused.value).split("need none:")[1]
+    found = explain(model)
+    assert found.saliency == "none: " + str(refused.value).split(", and ")[1].split("; ")[0]
+    assert found.methods[method] == str(refused.value)
+    assert found.methods["divprune"] == "yes" and found.tested
+    assert found.videos == ("one each" if "video" in family.kinds else "none")
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3"])

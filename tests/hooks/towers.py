@@ -12,20 +12,34 @@ from tests.tiny.models import FAMILIES
 from tests.tiny.reference import eager
 
 BLOCK = {"llava": 1, "vipllava": 2, "llava_next": 1, "qwen2_vl": 2, "qwen2_5_vl": 3, "qwen3_vl": 3, "glm4v": 2}
-BLOCK |= {"llava_next_video": 1, "video_llava": 1, "video_llama_3": 2}
+BLOCK |= {"llava_next_video": 1, "video_llava": 1, "video_llama_3": 2, "granite_docling": 2}
 BLOCK |= {"glm46v": 2, "glm_ocr": 2, "qwen3_vl_moe": 3, "qwen3_5": 2, "qwen3_5_moe": 2, "minicpmv4_6": 2}
 """The block whose output the model reads (its last full one); 1, the last one, in the other towers."""
 
+TILED = (
+    "aya_vision",
+    "cohere2_vision",
+    "gemma3",
+    "granite_docling",
+    "idefics3",
+    "internvl",
+    "llama4",
+    "ovis2",
+    "smolvlm",
+)
+"""Tiles of 8 x 8 patches and 4 x 4 tokens."""
+
 TOWERS = ("vision_tower", "visual", "vision_model", "image_tower")
-PROJECTORS = ("multi_modal_projector", "connector", "projector", "visual.merger", "merger")
-PROJECTORS += ("mm_projector", "embed_vision")
-CLS = ("llava", "vipllava", "llava_next", "llava_next_video", "video_llava", "internvl")
+PROJECTORS = ("multi_modal_projector", "connector", "projector", "visual.merger", "merger", "mm_projector")
+PROJECTORS += ("embed_vision", "aligner", "vision_tower.head_linear")
+PROJECTOR = {"llama4": "vision_model.vision_adapter", "granite_docling": "vision_model.connector"}
+CLS = ("llava", "vipllava", "llava_next", "llava_next_video", "video_llava", "internvl", "llama4")
 
 
 def find(model, names) -> torch.nn.Module:
     for name in names:
-        if name.split(".")[0] in dict(model.model.named_children()):
-            return model.model.get_submodule(name)
+        if name.split(".")[0] in dict(model.base_model.named_children()):
+            return model.base_model.get_submodule(name)
     raise LookupError(names)
 
 
@@ -38,7 +52,7 @@ def blocks(tower) -> torch.nn.ModuleList:
 def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]:
     """Attention weights (heads, P, P) of each picture or frame at the right block, and the projector's inputs."""
     weights, features = [], []
-    block = blocks(find(model, TOWERS))[BLOCK.get(name, 1)]
+    block = blocks(find(model, TOWERS))[BLOCK.get(name, 1)] if FAMILIES[name].attends else None
 
     def standard(module, args, output):
         # one (heads, P, P) per picture; a packing tower gives them one by one
@@ -68,7 +82,9 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
             logits = q[:, a:b] @ k[:, a:b].transpose(1, 2) * q.shape[-1] ** -0.5
             weights.append(logits.softmax(-1))
 
-    if name == "minicpmv4_6":
+    if block is None:
+        hooks = []
+    elif name == "minicpmv4_6":
         hooks = [block.self_attn.register_forward_hook(packed, with_kwargs=True)]
     elif hasattr(block, "attn"):
         hooks = [block.attn.register_forward_hook(packed, with_kwargs=True)]
@@ -81,7 +97,7 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
     if name.startswith("glm"):
         projector = model.model.visual.downsample
     else:
-        projector = find(model, PROJECTORS)
+        projector = find(model, [PROJECTOR[name]] if name in PROJECTOR else PROJECTORS)
 
     def before(module, args, kwargs):
         features.append(args[0] if args else kwargs["inputs_embeds"])
@@ -96,9 +112,11 @@ def observe(model, inputs: dict, name: str) -> tuple[list[Tensor], list[Tensor]]
     return weights, features
 
 
-def received(weights: Tensor, cls: bool) -> Tensor:
-    """(P,) the class token's row where there is one, else what each patch receives on average."""
-    return weights.mean(0)[0, 1:] if cls else weights.mean((0, 1))
+def received(weights: Tensor, name: str) -> Tensor:
+    """(P,) the class token's row where there is one (Llama 4's is last), else what each patch receives on average."""
+    if name == "llama4":
+        return weights.mean(0)[-1, :-1]
+    return weights.mean(0)[0, 1:] if name in CLS else weights.mean((0, 1))
 
 
 def halved(values: Tensor, h: int, w: int) -> Tensor:
@@ -177,11 +195,17 @@ def clips(name: str, inputs: dict, pictures: list[Tensor]) -> list[Tensor]:
 
 def per_picture(name: str, inputs: dict, patches: list[Tensor]) -> list[Tensor]:
     """(P, C) of every tower picture or frame -> (n, C) of every image or video, in the order of the payload."""
-    if name in ("llava", "vipllava", "paligemma"):
+    if name in ("llava", "vipllava", "paligemma", "deepseek_vl", "deepseek_vl_hybrid", "fast_vlm"):
         return patches
-    if name in ("gemma3", "internvl", "smolvlm", "idefics3"):
-        tiles = [halved(p, 8, 8) for p in patches]
-        return join_tiles(name, inputs, tiles)
+    if name in TILED:
+        return join_tiles(name, inputs, [halved(p, 8, 8) for p in patches])
+    if name == "got_ocr2":
+        return join_tiles(name, inputs, [halved(halved(p, 16, 16), 8, 8) for p in patches])
+    if name == "perception_lm":  # three tiles or frames each
+        tokens = [halved(p, 6, 6) for p in patches]
+        return [torch.cat(tokens[i : i + 3]) for i in range(0, len(tokens), 3)]
+    if name == "molmo2":
+        return per_windows(inputs, torch.cat([p.flatten(0, -2) for p in patches]))
     if name == "mistral3":
         sizes = (inputs["image_sizes"] // 4).tolist()
         return [halved(p, h, w) for p, (h, w) in zip(torch.cat(patches).split([h * w for h, w in sizes]), sizes)]
@@ -256,6 +280,18 @@ def per_cells(inputs: dict, patches: Tensor) -> list[Tensor]:
     return out
 
 
+def per_windows(inputs: dict, patches: Tensor) -> list[Tensor]:
+    """Molmo 2: the mean of every window of 2 x 2 patches, of those that are inside the picture."""
+    kind = "image" if "image_grids" in inputs else "video"
+    tokens = [
+        torch.stack([patches[i] for i in window if i >= 0]).mean(0)
+        for window in inputs[f"{kind}_token_pooling"].tolist()
+    ]
+    grids = inputs[f"{kind}_grids"].tolist()
+    counts = [a * b + c * d for a, b, c, d in grids] if kind == "image" else [t * h * w for t, h, w in grids]
+    return list(torch.stack(tokens).split(counts))
+
+
 def join_tiles(name: str, inputs: dict, tiles: list[Tensor]) -> list[Tensor]:
     """Tiles of one picture one after the other, thumbnail last; so are frames of one video."""
     counts = [len(where) // 16 for row in FAMILIES[name].visual_positions(inputs) for where in row]
@@ -272,21 +308,21 @@ def expected(name: str, model, inputs: dict) -> dict[str, list[Tensor]]:
     if name in ("lfm2_vl", "gemma4"):  # each filled up to the longest
         sizes = [h * w for h, w in raster_grids(name, inputs)]
         weights = [w[:, :n, :n] for w, n in zip(weights, sizes, strict=True)]
-    attention = [received(w, name in CLS)[:, None] for w in weights]
+    attention = [received(w, name)[:, None] for w in weights]
     if name.startswith("glm"):
         features = [f.flatten(2).transpose(1, 2).flatten(0, 1) for f in features]
     elif name == "kimi_k25":  # reads cells of 2 x 2 patches as lists
         counts = FAMILIES[name].lengths(inputs)["image"]
         cells = list(torch.cat(features).mean(1).split(counts))
         return {"saliency": per_picture(name, inputs, attention), "vision_features": cells}
-    elif name == "internvl":  # reads cells of 2 x 2 patches side by side: nothing left to pool
+    elif name in ("internvl", "ovis2"):  # reads cells of 2 x 2 patches side by side: nothing left to pool
         saliency = per_picture(name, inputs, attention)
         return {"saliency": saliency, "vision_features": join_tiles(name, inputs, list(torch.cat(features)))}
+    elif name == "got_ocr2":
+        features = [f.flatten(2).transpose(1, 2) for f in features]
     elif name in RASTER:
         features = [f.reshape(-1, f.shape[-1]) for f in features]
-    if name not in RASTER and not name.startswith(("qwen", "glm", "mistral3", "video_llama")):
+    if name not in RASTER and not name.startswith(("qwen", "glm", "mistral3", "video_llama", "molmo2")):
         features = [p for f in features for p in f]
-    return {
-        "saliency": per_picture(name, inputs, attention),
-        "vision_features": per_picture(name, inputs, features),
-    }
+    found = {"saliency": attention, "vision_features": features}
+    return {f: per_picture(name, inputs, v) for f, v in found.items() if f in FAMILIES[name].tower_fields}

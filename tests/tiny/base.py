@@ -6,6 +6,8 @@ Each kind of input is one prompt a row, so `rows()` can build every row alone an
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import zlib
 from collections.abc import Callable
@@ -97,6 +99,15 @@ def rescale(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
+@functools.lru_cache(maxsize=4)  # a copy takes a fraction of the time that building does
+def drawn(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """The family's model with its weights drawn; to be copied, never used."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make()
+    return rescale(model, seed).eval()
+
+
 @dataclass(frozen=True)
 class Family:
     """One model class with inputs for it. Tensors are made anew at every call, always with the same values."""
@@ -111,6 +122,7 @@ class Family:
     prompts: dict[str, list[Prompt]]
     types: str | None = None  # name of the 0 text / 1 image / 2 video tensor, where the processor emits one
     types_mark_media: bool = True  # PaliGemma's say 0 for the whole prompt and 1 for the answer
+    typed: tuple[int, ...] = ()  # ids that have type 1 besides: Molmo 2's marks around images
     bos_first: bool = True
     image_token_id: int = IMAGE
     video_token_id: int | None = None
@@ -121,17 +133,26 @@ class Family:
     # for `patch_model(..., processor)`, where only words tell a video's frames from images
     reader: object = None
     way: str = "masked"  # to drop tokens in the reference: "masked" | "rows", for layers that carry a state
+    # what methods can see of the vision tower
+    tower_fields: tuple[str, ...] = ("saliency", "vision_features", "vision_keys")
+    # what transformers says where it fails, unpatched too: "beams", "chunks" (of a prefill) -> words of the error
+    fails: dict[str, str] = field(default_factory=dict)
+    # takes out what makes a row in a padded batch another than alone, unpatched too
+    level: Callable[[nn.Module], None] | None = None
+
+    @property
+    def attends(self) -> bool:
+        """Methods can see what the vision tower attends to."""
+        return "saliency" in self.tower_fields
 
     @property
     def kinds(self) -> tuple[str, ...]:
         return tuple(self.prompts)
 
     def build(self, seed: int = 0, attn: str = "sdpa") -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = self.make()
+        model = copy.deepcopy(drawn(self.make, seed))
         model.set_attn_implementation(attn)
-        return rescale(model, seed).eval()
+        return model
 
     def inputs(self, kind: str = "single") -> dict[str, Tensor]:
         return self.assemble(self._rows(kind))
@@ -158,7 +179,9 @@ class Family:
             for item in row:
                 new, value = (item.ids, KINDS[item.kind]) if isinstance(item, Media) else (item, 0)
                 ids[r] += new
-                types[r] += [value if i in (IMAGE, VIDEO) and self.types_mark_media else 0 for i in new]
+                types[r] += [
+                    value if i in (IMAGE, VIDEO) and self.types_mark_media else int(i in self.typed) for i in new
+                ]
         width = max(map(len, ids))
         out = {
             "input_ids": torch.tensor([[PAD] * (width - len(r)) + r for r in ids]),

@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 from typing import Any
 
+from ..errors import UnsupportedModelError
 from .base import Family
 
 _FAMILIES: dict[str, type[Family]] = {}
@@ -22,23 +23,36 @@ REFUSED = {
 }
 
 SUPPORTED = (
+    "aya_vision",
+    "cohere2_vision",
+    "deepseek_ocr2",
+    "deepseek_vl",
+    "deepseek_vl_hybrid",
+    "fast_vlm",
     "gemma3",
     "gemma4",
     "glm46v",
     "glm4v",
     "glm_ocr",
+    "got_ocr2",
+    "granite_docling",
+    "idefics2",
     "idefics3",
     "internvl",
     "kimi_k25",
     "lfm2_vl",
+    "llama4",
     "llava",
     "llava_next",
     "llava_next_video",
     "llava_onevision",
     "minicpmv4_6",
     "mistral3",
+    "molmo2",
+    "ovis2",
     "paddleocr_vl",
     "paligemma",
+    "perception_lm",
     "qwen2_5_vl",
     "qwen2_vl",
     "qwen3_5",
@@ -62,9 +76,25 @@ def family(cls: type[Family]) -> type[Family]:
 def family_of(config: Any) -> Family:
     """The family of a model's config; the default one where no file says otherwise."""
     for module in pkgutil.iter_modules(__path__):
-        if module.name not in ("base", "labels", "shapes"):
+        if module.name not in ("base", "labels", "shapes", "tiles"):
             importlib.import_module(f"{__name__}.{module.name}")
     return _FAMILIES.get(getattr(config, "model_type", ""), Family)()
 
 
-__all__ = ["REFUSED", "SUPPORTED", "Family", "family", "family_of"]
+def refused(config: Any, name: str | None = None) -> UnsupportedModelError | None:
+    """The error for a model class that is known not to fit, told from its config alone; None for all others."""
+    kind = getattr(config, "model_type", None)
+    if kind not in REFUSED:
+        return None
+    return refusal(name or (getattr(config, "architectures", None) or [kind])[0], REFUSED[kind])
+
+
+def refusal(name: str, why: str) -> UnsupportedModelError:
+    """The error for a model class, with what works instead."""
+    return UnsupportedModelError(
+        f"{name} cannot be patched: {why}. Families under test: {', '.join(SUPPORTED)}; other "
+        "transformers models work when their images sit in the token sequence of a stack of decoder layers."
+    )
+
+
+__all__ = ["REFUSED", "SUPPORTED", "Family", "family", "family_of", "refusal", "refused"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .labels import labelled_clips
-from .shapes import Shape, flat_shape
+from .shapes import Shape, flat_shape, joined_shape, row_shape
 
 Call = Mapping[str, Any]  # the bound arguments of a get_image_features / get_video_features call
 
@@ -42,6 +42,8 @@ class Family:
     modalities: ClassVar[tuple[str, ...]] = ("image", "video")
     frames_apart: ClassVar[bool] = False  # each frame of a video is a video of its own
     frame_label: ClassVar[str | None] = None  # pattern of the words before a frame that comes as an image
+    resampled: ClassVar[bool] = False  # its tokens are queries that read the whole picture, not places in it
+    class_token: ClassVar[int] = 0  # its place in the tower's sequence, where there is one
     merge_friendly: ClassVar[bool] = False  # merging did better than dropping on it: seen with 1-D positions only
 
     def placeholder_id(self, config: Any, modality: str) -> int | None:
@@ -62,6 +64,19 @@ class Family:
                 return module
         return None
 
+    def modality(self, method: str, call: Call, forward: Call) -> str:
+        """What a call of get_`method`_features encodes, inside a `forward` of the model with these arguments."""
+        return method
+
+    @property
+    def one_encoder(self) -> bool:
+        """Videos are encoded by get_image_features, too."""
+        return type(self).modality is not Family.modality
+
+    def features(self, output: Any) -> Any:
+        """The features that are merged in, of what get_image_features gives back."""
+        return output[1] if isinstance(output, tuple) else getattr(output, "pooler_output", output)
+
     def lengths(self, composite: nn.Module, modality: str, features: Any) -> list[int]:
         """Tokens of each image, in the order of the call, from the features about to be merged in."""
         if isinstance(features, Tensor):
@@ -70,15 +85,19 @@ class Family:
 
     def shapes(self, composite: nn.Module, modality: str, call: Call, lengths: list[int]) -> list[Shape]:
         """The layout of each image's tokens."""
-        return [flat_shape(n) for n in lengths]
+        return self.fallback_shapes(lengths)
 
     def fallback_shapes(self, lengths: list[int]) -> list[Shape]:
         """Layout of features that were computed before the patch and so come without their call."""
-        return [flat_shape(n) for n in lengths]
+        return [row_shape(n) if self.resampled else flat_shape(n) for n in lengths]
 
     def same_image(self, ids: Tensor, starts: list[int], lengths: list[int]) -> list[int] | None:
         """Image number of each run of one row's (L,) `ids`, where tiles of one picture come as separate features."""
         return None
+
+    def joined(self, tiles: tuple[Shape, ...]) -> Shape:
+        """One picture's layout from those of its tiles."""
+        return joined_shape(tiles)
 
     @property
     def joins(self) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from . import family
 from .base import Family
+from .tiles import closed_by_mark
 
 
 @family
@@ -24,12 +25,7 @@ class Idefics3(Family):
         return [crop] * (total // crop)
 
     def same_image(self, ids: Tensor, starts: list[int], lengths: list[int]) -> list[int]:
-        """The marker before a prompt's last run announces a whole picture; each such run closes an image."""
-        whole, image, out = int(ids[starts[-1] - 1]), 0, []
-        for start in starts:
-            out.append(image)
-            image += int(ids[start - 1]) == whole
-        return out
+        return closed_by_mark(ids, starts)
 
 
 @family

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from . import family
 from .base import Family
+from .tiles import joined_by_gap
 
 
 @family
@@ -22,8 +23,4 @@ class InternVL(Family):
     merge_friendly = True
 
     def same_image(self, ids: Tensor, starts: list[int], lengths: list[int]) -> list[int]:
-        image, out = 0, []
-        for i, start in enumerate(starts):
-            image += i > 0 and starts[i - 1] + lengths[i - 1] != start
-            out.append(image)
-        return out
+        return joined_by_gap(starts, lengths, gap=0)

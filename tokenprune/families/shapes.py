@@ -56,15 +56,30 @@ def flat_shape(n: int) -> Shape:
     side = int(n**0.5)
     if side * side == n:
         return grid_shape(1, side, side)
+    return row_shape(n)
+
+
+@lru_cache(maxsize=1024)
+def row_shape(n: int) -> Shape:
+    """Tokens without places: one after the other, no grid."""
     return Shape(n, None, _part(0, 1, 1, n))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1024)
-def joined_shape(tiles: tuple[Shape, ...]) -> Shape:
-    """One image from tiles that end with its thumbnail, which becomes part 0; the tiles follow from 1 on."""
+def two_grids(base_h: int, base_w: int, h: int, w: int) -> Shape:
+    """The whole picture (part 0), then the same of (h, w) tokens (part 1); only the first where that has none."""
+    if h * w == 0:
+        return grid_shape(1, base_h, base_w)
+    coords = torch.cat([_part(0, 1, base_h, base_w), _part(1, 1, h, w)])
+    return Shape(len(coords), None, coords)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1024)
+def joined_shape(tiles: tuple[Shape, ...], thumbnail: int = -1) -> Shape:
+    """One image from tiles, last or first of them its thumbnail, which becomes part 0; the others follow from 1 on."""
     coords = [t.coords.clone() for t in tiles]
     for part, tile in enumerate(coords):
-        tile[:, 0] = (part + 1) % len(tiles)
+        tile[:, 0] = (part - thumbnail) % len(tiles)
     return Shape(sum(t.n for t in tiles), None, torch.cat(coords))  # type: ignore[arg-type]
 
 

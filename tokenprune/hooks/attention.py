@@ -7,12 +7,15 @@ it was.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+_EAGER = "eager_attention_forward"
+_NO_CODE = (lambda: None).__code__
 _ATTRIBUTE = "_tokenprune_taps"
 _NAMES = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
 
@@ -87,9 +90,14 @@ def _interface() -> Any:
 
 
 def _own_eager(module: nn.Module) -> Callable[..., Any]:
-    """`eager` is not registered: each modelling file brings its own, and passes it as the default."""
+    """`eager` is not registered: each modelling file brings its own, and passes it as the default.
+
+    A file with several (Llama 4's tower has one of its own) is asked for the one that the module's forward names.
+    """
     for cls in type(module).__mro__:
-        function = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
+        forward = inspect.unwrap(cls.__dict__["forward"]) if "forward" in cls.__dict__ else None
+        named = [n for n in getattr(forward, "__code__", _NO_CODE).co_names if n.endswith(_EAGER)]
+        function = getattr(sys.modules.get(cls.__module__), (named or [_EAGER])[0], None)
         if function is not None:
             return function
     raise RuntimeError(f"no eager attention in the module that defines {type(module).__name__}")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from .layout import Features
 class Chunks:
     """What was encoded ahead and has not been merged in yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, features: Callable[[Any], Any]) -> None:
+        self._features = features  # of an output, those that are merged in
         self._ahead: dict[str, tuple[Features, Any, int]] = {}  # modality -> (whole, its output, rows taken)
 
     def remember(self, modality: str, whole: Features, output: Any) -> None:
@@ -35,7 +37,7 @@ class Chunks:
         whole, encoded, start = self._ahead.get(modality, (None, None, 0))
         if whole is None or start or not whole.shapes or _fields(output) != _fields(encoded):
             return None
-        rows, given, first = _rows(encoded), _rows(output), whole.shapes[0].n
+        rows, given, first = self._rows(encoded), self._rows(output), whole.shapes[0].n
         same = len(given) % len(rows) == 0 and torch.equal(given[:first].to(rows.device), rows[:first])
         return whole if same else None
 
@@ -49,7 +51,7 @@ class Chunks:
         if modality not in self._ahead:
             return None
         whole, encoded, start = self._ahead[modality]
-        rows, given = _rows(encoded), _rows(output)
+        rows, given = self._rows(encoded), self._rows(output)
         end = start + len(given)
         if end > len(rows) or not torch.equal(rows[start:end], given.to(rows.device)):
             return None
@@ -70,15 +72,9 @@ class Chunks:
             self._ahead[modality] = (whole, encoded, end)
         return whole.images(ends.index(start), ends.index(end))
 
-
-def pooled_of(output: Any) -> Any:
-    """The features that are merged in, of what get_image_features gives back."""
-    return output[1] if isinstance(output, tuple) else getattr(output, "pooler_output", output)
-
-
-def _rows(output: Any) -> Tensor:
-    """Features of any nesting as (rows, D)."""
-    return torch.cat([f.reshape(-1, f.shape[-1]) for f in pooled_of(output)])
+    def _rows(self, output: Any) -> Tensor:
+        """Features of any nesting as (rows, D)."""
+        return torch.cat([f.reshape(-1, f.shape[-1]) for f in self._features(output)])
 
 
 def _fields(output: Any) -> list[str]:

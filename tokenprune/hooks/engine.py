@@ -23,6 +23,7 @@ from .parts import Parts
 from .question import QuestionFinder
 from .record import Prefill
 from .step import Step, layer_index
+from .temperature import wrap_temperature
 from .vision import VisionProbe
 
 _PAYLOAD = ("pixel_values", "image_patches", "image_embeds", "video_embeds")
@@ -83,6 +84,7 @@ class Engine:
             for place, layer in enumerate(self.parts.layers):
                 hook = self._layer_hook(place, layer_index(layer, place))
                 self._undo.append(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            self._undo.append(wrap_temperature(self.parts.layers, lambda: self.step))
         except BaseException:
             self.probe.remove()
             self.remove()
@@ -111,7 +113,7 @@ class Engine:
             )
         call = {**dict(zip(self._signature, args)), **kwargs}
         self.step, self._fates = None, None
-        self.probe.begin()
+        self.probe.begin(call)
         if not self.enabled:
             return
         cache = call.get("past_key_values")
@@ -154,6 +156,7 @@ class Engine:
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         step, fates = self.step, self._fates
         self.step, self._fates, self._busy = None, None, False
+        self.probe.end()
         if self.fixations is not None:
             self.fixations.end(finished=output is not None)
         if step is not None and fates is not None and step.layout is not None and output is not None:
@@ -260,7 +263,9 @@ class Engine:
             if source is not None:
                 sources.append(source.thinned(family.merged(modality, call)))
         same_clip = None if self.question.tokenizer is None else self._same_clip
-        step.layout = find_layout(ids, sources, placeholders, hidden.device, family.same_image, same_clip)
+        step.layout = find_layout(
+            ids, sources, placeholders, hidden.device, family.same_image, same_clip, family.joined
+        )
         step.layout.number_after(getattr(call.get("past_key_values"), "_tokenprune_images", []))
         self._fates = cuts.start(step.layout)
         step.question = None

@@ -130,12 +130,13 @@ def find_layout(
     device: torch.device | str,
     same_image: Callable[[Tensor, list[int], list[int]], list[int] | None] = lambda *_: None,
     same_clip: Callable[[Tensor, list[tuple[int, int]]], list[int | None] | None] | None = None,
+    joined: Callable[[tuple[Shape, ...]], Shape] = joined_shape,
 ) -> Layout:
     """Match placeholder positions with the lengths of the features that fill them, in batch order.
 
     Adjacent images without a separator are told apart by these lengths, a video cut up by timestamps is put
-    together again; `same_image` (of the family) says which runs of a row are tiles of one picture, `same_clip` which
-    images are frames of one video. `ids` (B, L) must lie on the CPU.
+    together again; `same_image` (of the family) says which runs of a row are tiles of one picture and `joined` how they
+    lie in it, `same_clip` which images are frames of one video. `ids` (B, L) must lie on the CPU.
     """
     batch, length = ids.shape
     segments: list[Segment] = []
@@ -162,7 +163,7 @@ def find_layout(
     segments = [
         s
         for row in range(batch)
-        for s in _joined(ids[row], [s for s in segments if s.row == row], same_image, same_clip)
+        for s in _joined(ids[row], [s for s in segments if s.row == row], same_image, same_clip, joined)
     ]
     by_shape: dict[tuple[Any, ...], list[Segment]] = {}
     for segment in segments:
@@ -170,14 +171,16 @@ def find_layout(
     return Layout(segments, [_group(g, length, device) for g in by_shape.values()], visual, batch, length)
 
 
-def _joined(ids: Tensor, segments: list[Segment], same_image: Any, same_clip: Any) -> list[Segment]:
+def _joined(
+    ids: Tensor, segments: list[Segment], same_image: Any, same_clip: Any, joined: Any
+) -> list[Segment]:
     """Segments of one row, tiles of one picture and frames of one video made one, numbered by their place."""
     starts, lengths = [int(s.positions[0]) for s in segments], [s.shape.n for s in segments]
     images = same_image(ids, starts, lengths) if segments else None
     if images is not None:
         tiles = [[s for s, i in zip(segments, images) if i == image] for image in sorted(set(images))]
         segments = [
-            t[0] if len(t) == 1 else _join(t, joined_shape(tuple(s.shape for s in t)), t[0].kind)
+            t[0] if len(t) == 1 else _join(t, joined(tuple(s.shape for s in t)), t[0].kind)
             for t in tiles
         ]
     if same_clip is not None:

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import UnsupportedModelError
-from ..families import REFUSED, SUPPORTED, Family, family_of
+from ..families import REFUSED, Family, family_of, refusal, refused
 from .cache import state_layers
 
 
@@ -56,6 +55,16 @@ class Parts:
         towers = [] if self.blocks is None else [self.blocks, *self.twins]
         return [module for blocks in towers for module in blocks[index].modules()]
 
+    def withheld(self, field: str) -> str | None:
+        """Why the tower cannot serve a field, None where it can."""
+        if self.family.resampled:
+            return "each of its tokens is read from the whole picture by a resampler and shows no place of its own"
+        if field == "vision_features":
+            return "no projector was found" if self.projector is None else None
+        if self.tower_attention:
+            return None
+        return f"{type(self.tower).__name__} does not use transformers' attention interface"
+
     @property
     def tower_attention(self) -> bool:
         """The tower's attention goes through transformers' interface, where it can be observed."""
@@ -69,33 +78,32 @@ class Parts:
 
 def find_parts(model: nn.Module) -> Parts:
     """Locate the parts, or raise `UnsupportedModelError` naming the class, what was looked for and what works."""
-    config = getattr(model, "config", None)
-    kind = getattr(config, "model_type", None)
-    if kind in REFUSED:
-        raise _refusal(model, REFUSED[kind])
-    if config is None or not hasattr(model, "get_image_features"):
-        raise _refusal(
-            model, "it has no get_image_features, so it is not a vision-language model of transformers"
+    config, name = getattr(model, "config", None), type(model).__name__
+    if error := refused(config, name):
+        raise error
+    composite = getattr(model, "base_model", model)
+    if config is None or not hasattr(composite, "get_image_features"):
+        raise refusal(
+            name, "it has no get_image_features, so it is not a vision-language model of transformers"
         )
     if getattr(config, "is_encoder_decoder", False):
-        raise _refusal(model, "it is an encoder-decoder; the images go to the encoder")
+        raise refusal(name, "it is an encoder-decoder; the images go to the encoder")
 
-    composite = getattr(model, "base_model", model)
     family = family_of(composite.config)
     text_root = family.find(composite, family.text_names)
     if text_root is None:
-        raise _refusal(model, f"no text model was found (looked for {', '.join(family.text_names)})")
+        raise refusal(name, f"no text model was found (looked for {', '.join(family.text_names)})")
     text = _owner_of_layers(text_root)
     if text is None:
-        raise _refusal(model, "its text model has no ModuleList named `layers`")
+        raise refusal(name, "its text model has no ModuleList named `layers`")
     text_config = text.config
     if getattr(text_config, "cross_attention_layers", None):
-        raise _refusal(model, REFUSED["mllama"])
+        raise refusal(name, REFUSED["mllama"])
 
     placeholders = {m: family.placeholder_id(composite.config, m) for m in family.modalities}
     found = {m: i for m, i in placeholders.items() if i is not None}
     if not found:
-        raise _refusal(model, "its config names no image_token_id, so images have no place in the sequence")
+        raise refusal(name, "its config names no image_token_id, so images have no place in the sequence")
 
     tower = family.find(composite, family.tower_names)
     shared = getattr(text_config, "num_kv_shared_layers", 0) or 0
@@ -140,10 +148,3 @@ def _blocks(tower: nn.Module | None) -> nn.ModuleList | None:
         return None
     lists = [m for m in tower.modules() if isinstance(m, nn.ModuleList) and len(m)]
     return max(lists, key=len, default=None)
-
-
-def _refusal(model: nn.Module, why: str) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        f"{type(model).__name__} cannot be patched: {why}. Families under test: {', '.join(SUPPORTED)}; other "
-        "transformers models work when their images sit in the token sequence of a stack of decoder layers."
-    )

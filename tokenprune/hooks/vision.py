@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModelError
 from ..kernels.attention import received_attention, row_attention
 from .attention import Taps
-from .chunks import Chunks, pooled_of
+from .chunks import Chunks
 from .layout import Features
 from .parts import Parts
 
@@ -31,9 +31,10 @@ class VisionProbe:
     def __init__(self, parts: Parts, needs: frozenset[str]) -> None:
         self.parts = parts
         self.wanted = {need.split("@")[0]: need for need in needs if need.split("@")[0] in TOWER_FIELDS}
+        self.forward: Mapping[str, Any] = {}  # arguments of the model's call under way
         self.last: dict[str, Features] = {}  # of raw-pixel calls inside this forward
         self.in_chunks = False  # this forward reads a part of the prompt
-        self._chunks = Chunks()
+        self._chunks = Chunks(parts.family.features)
         self._patches: dict[str, list[Tensor]] = {}
         self._segments: list[int] | None = None
         self._encoding = False
@@ -45,10 +46,11 @@ class VisionProbe:
             name = f"get_{modality}_features"
             if hasattr(self.parts.composite, name):
                 self._wrap(name, modality)
+        for name in self.wanted:
+            if why := self.parts.withheld(name):
+                raise _missing(self.parts, name, why)
         if "vision_features" in self.wanted:
-            projector = self.parts.projector
-            if projector is None:
-                raise _missing(self.parts, "vision_features", "no projector was found")
+            projector: Any = self.parts.projector
             self._undo.append(projector.register_forward_pre_hook(self._see_projector, with_kwargs=True).remove)
         if {"saliency", "vision_keys"} & set(self.wanted):
             self._tap_tower()
@@ -58,10 +60,15 @@ class VisionProbe:
         while self._undo:
             self._undo.pop()()
 
-    def begin(self) -> None:
-        """A new forward."""
+    def begin(self, call: Mapping[str, Any]) -> None:
+        """A new forward with these arguments."""
+        self.forward = call
         self.last.clear()
         self.in_chunks = False
+
+    def end(self) -> None:
+        """The forward is over."""
+        self.forward = {}
 
     def features(self, modality: str, encoded: Any, ids: Tensor) -> Features | None:
         """What is known of the features about to be merged into the placeholders of (B, L) `ids`.
@@ -76,7 +83,7 @@ class VisionProbe:
         return self._ahead(modality, encoded, ids)
 
     def _ahead(self, modality: str, output: Any, ids: Tensor) -> Features:
-        pooled = pooled_of(output)
+        pooled = self.parts.family.features(output)
         lengths = self.parts.family.lengths(self.parts.composite, modality, pooled)
         known = getattr(output, _ATTRIBUTE, None) or self._chunks.rebuilt(modality, output)
         if known is None:
@@ -101,7 +108,7 @@ class VisionProbe:
 
     # -- get_image_features ------------------------------------------------------------------------------------
 
-    def _wrap(self, name: str, modality: str) -> None:
+    def _wrap(self, name: str, method: str) -> None:
         composite = self.parts.composite
         original = getattr(composite, name)
         signature = inspect.signature(original)
@@ -112,6 +119,7 @@ class VisionProbe:
                 return original(*args, **kwargs)
             bound = signature.bind_partial(*args, **kwargs).arguments
             call = {**bound, **bound.get("kwargs", {})}
+            modality = self.parts.family.modality(method, call, self.forward)
             self._patches = {name: [] for name in self.wanted}
             self._segments = self.parts.family.segments(composite, call)
             self._encoding = True
@@ -132,7 +140,7 @@ class VisionProbe:
 
     def _collect(self, modality: str, call: dict[str, Any], output: Any) -> Features:
         family, composite = self.parts.family, self.parts.composite
-        pooled = pooled_of(output)
+        pooled = family.features(output)
         lengths = family.lengths(composite, modality, pooled)
         shapes = family.shapes(composite, modality, call, lengths)
         extras = {}
@@ -152,11 +160,8 @@ class VisionProbe:
             self._patches["vision_features"].append(self.parts.family.patch_features(given.detach()))
 
     def _tap_tower(self) -> None:
-        blocks, name = self.parts.blocks, " and ".join(sorted({"saliency", "vision_keys"} & set(self.wanted)))
-        if blocks is None or not self.parts.tower_attention:
-            raise _missing(self.parts, name, "its tower does not use transformers' attention interface")
         need = self.wanted.get("saliency") or self.wanted["vision_keys"]
-        depth = len(blocks)
+        depth = len(self.parts.blocks or ())
         if "@" in need:
             layer = int(need.split("@")[1]) % depth
         else:
@@ -182,17 +187,18 @@ class VisionProbe:
         elif self._segments is not None and query.shape[0] == len(self._segments):  # each filled up to the longest
             pieces = [(query[i : i + 1, :, :n], key[i : i + 1, :, :n]) for i, n in enumerate(self._segments)]
             mask = None
-        has_cls = self.parts.has_cls
+        cls = self.parts.family.class_token % query.shape[2] if self.parts.has_cls else None
         if "saliency" in self._patches:
-            if has_cls:
-                seen = [row_attention(q[:, :, :1], k, scaling).mean(1)[:, 1:] for q, k in pieces]
+            if cls is not None:
+                rows = [row_attention(q[:, :, cls : cls + 1], k, scaling).mean(1) for q, k in pieces]
+                seen = [_without(row, cls) for row in rows]
             else:
                 seen = [
                     received_attention(q, k, scaling, mask if len(pieces) == 1 else None) for q, k in pieces
                 ]
             self._patches["saliency"] += [_patches(s[..., None], self._segments) for s in seen]
         if "vision_keys" in self._patches:
-            keys = [k.mean(1)[:, int(has_cls) :] for _, k in pieces]
+            keys = [_without(k.mean(1), cls) for _, k in pieces]
             self._patches["vision_keys"] += [_patches(k, self._segments) for k in keys]
 
 
@@ -201,6 +207,11 @@ def _put_back(instance: dict[str, Any], name: str, before: Any) -> None:
         instance.pop(name, None)
     else:
         instance[name] = before
+
+
+def _without(values: Tensor, place: int | None) -> Tensor:
+    """(pictures, P, ...) without the class token at `place`."""
+    return values if place is None else torch.cat([values[:, :place], values[:, place + 1 :]], 1)
 
 
 def _patches(values: Tensor, segments: list[int] | None) -> Tensor:
