@@ -23,7 +23,7 @@ class Prefill:
     batch: int
     physical: list[int]
     past: int
-    sizes: list[LayerSize]
+    config: Any  # of the text model
     kv_bytes: int
     kv_bytes_unpruned: int
     looks: Callable[[], FixationReport] | None = None  # of a decode-stage method
@@ -43,22 +43,22 @@ class Prefill:
             fate.memo.clear()
             for segment in fate.group.segments:
                 segment.features = Features(segment.kind, [segment.shape])
-        sizes = [LayerSize.of(parts.text_config, k) for k in range(parts.num_layers)]
-        return cls(fates, step.length, step.batch, physical, past, sizes, stored, full)
+        return cls(fates, step.length, step.batch, physical, past, parts.text_config, stored, full)
 
     def report(self) -> PruneReport:
         """The public form."""
         layers = len(self.physical)
         images = [self._image(segment, fate, i, layers) for segment, fate, i in segments_of(self.fates)]
+        sizes = [LayerSize.of(self.config, k) for k in range(layers)]
+        whole = sum(s.flops(self.logical, self.logical + self.past) for s in sizes)
         mean = sum(sum(i.per_layer) / layers for i in images) / len(images) if images else 0.0
         return PruneReport(
             images=images,
             logical=self.logical,
             physical=self.physical,
             equivalent_tokens=mean,
-            flops=self.batch * sum(s.flops(p, p + self.past) for s, p in zip(self.sizes, self.physical)),
-            flops_unpruned=self.batch
-            * sum(s.flops(self.logical, self.logical + self.past) for s in self.sizes),
+            flops=self.batch * sum(s.flops(p, p + self.past) for s, p in zip(sizes, self.physical)),
+            flops_unpruned=self.batch * whole,
             kv_bytes=self.kv_bytes,
             kv_bytes_unpruned=self.kv_bytes_unpruned,
             fixation=None if self.looks is None else self.looks(),
