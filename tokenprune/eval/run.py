@@ -25,10 +25,11 @@ from .coverage import measure_coverage
 from .efficiency import measure_rows
 from .journal import Journal, read_records, write_file, write_samples
 from .medium import fewer
-from .results import Results, facts_of, score_run
+from .results import Results, score_run
 from .rows import BASELINES, FRAMES, PLAIN, RESIZE, SEEDS, Item, Row, plan_rows
 from .sources import load_suite
 from .suite import Sample, Suite
+from .totals import facts_of
 
 RUN = "run.json"
 SCHEMA = "tokenprune.run/1"
