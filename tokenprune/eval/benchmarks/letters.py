@@ -22,7 +22,7 @@ _PHRASE = re.compile(r"(?:(?:answer|choice|option) is|I choose)(.*)", re.IGNOREC
 _STATED = re.compile(r"(?:answer|option|choice|choose)(?:\s+is)?\s*:?\s*[(\[*]*([A-Z])\b(?!')", re.IGNORECASE)
 _ALONE, _ARTICLE = r"(?<![\w']){0}(?![\w'])", r"\({0}\)|(?<![\w']){0}\.(?!\w)"
 _OWN_LETTER = re.compile(r"^\s*[A-E][.):]\s*")
-_LEADING = re.compile(r"[\s(\[*\"']*([A-Za-z])(?:[.,:;)\]*\"']|\s*$)")
+_LEADING = re.compile(r"[\s(\[*\"']*([A-Za-z])(?:[.,:;)\]*\"]|'(?!\w)|\s*$)")
 
 
 def by_letter(options: Sequence[str]) -> dict[str, str]:
