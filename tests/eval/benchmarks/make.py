@@ -59,8 +59,20 @@ FEATURES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 FEATURES["mmbench_cn"] = FEATURES["mmbench_en"]
-_BENCH = {"category": "object", "L2-category": "coarse", "source": "s", "split": "dev", "D": "nan", "E": "nan"}
-_LONG = {"duration": 9.5, "question_category": "S2E", "subtitle_path": "a.json", "starting_timestamp_for_subtitles": 0.0}
+_BENCH = {
+    "category": "object",
+    "L2-category": "coarse",
+    "source": "s",
+    "split": "dev",
+    "D": "nan",
+    "E": "nan",
+}
+_LONG = {
+    "duration": 9.5,
+    "question_category": "S2E",
+    "subtitle_path": "a.json",
+    "starting_timestamp_for_subtitles": 0.0,
+}
 _MME = "Is there a dog in this image? Please answer yes or no."
 ROWS: dict[str, list[dict[str, Any]]] = {
     "gqa": [

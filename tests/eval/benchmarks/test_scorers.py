@@ -68,8 +68,16 @@ def test_pope():
 
 
 def test_mme():
-    assert [mme.lmms(text, ["Yes"]) for text in ("Yes", "yes.", "y", "The answer is yes", "I know yes")] == [1, 1, 1, 0, 0]
-    assert mme.lmms("N", ["No"]) == 1 and mme.lmms("nobody", ["No"]) == 1 and mme.strict("nobody", ["No"]) == 0
+    assert [mme.lmms(text, ["Yes"]) for text in ("Yes", "yes.", "y", "The answer is yes", "I know yes")] == [
+        1,
+        1,
+        1,
+        0,
+        0,
+    ]
+    assert (
+        mme.lmms("N", ["No"]) == 1 and mme.lmms("nobody", ["No"]) == 1 and mme.strict("nobody", ["No"]) == 0
+    )
     rows = [("existence", "a"), ("existence", "b"), ("count", "c"), ("commonsense_reasoning", "d")]
     facts = [{"kind": kind, "group": group} for kind, group in rows for _ in range(2)]
     answers = [["Yes"], ["No"]] * 4
@@ -78,7 +86,9 @@ def test_mme():
     whole = {"existence": 125, "count": 0, "commonsense_reasoning": 200, "perception": 125, "cognition": 200}
     assert of(np.arange(8)) == whole
     assert of(np.array([0, 1, 0, 1, 2, 3])) == {"existence": 150, "perception": 150}
-    assert mme.lmms_totals(outputs[:7], answers[:7], facts[:7])(np.arange(7))["perception"] == 125  # d is not whole
+    assert (
+        mme.lmms_totals(outputs[:7], answers[:7], facts[:7])(np.arange(7))["perception"] == 125
+    )  # d is not whole
     assert mme.strict_totals(outputs, answers, facts)(np.arange(8)) == whole
 
 
@@ -97,7 +107,9 @@ def test_mmbench():
     turned = mmbench.lmms_totals(["A", "B", "C", "A"], [["A"], ["B"], ["C"], ["D"]], facts)
     assert turned(np.arange(4)) == {"circular": 0, "vanilla": 1}
     other = [{**fact, "group": "8"} for fact in facts[:2]]
-    both = mmbench.strict_totals(["A", "B", "C", "A", "a", "(B)"], [["A"], ["B"], ["C"], ["D"], ["A"], ["B"]], facts + other)
+    both = mmbench.strict_totals(
+        ["A", "B", "C", "A", "a", "(B)"], [["A"], ["B"], ["C"], ["D"], ["A"], ["B"]], facts + other
+    )
     assert both(np.arange(6))["circular"] == 0.5 and both(np.array([4, 5, 4, 5]))["circular"] == 1
 
 
@@ -167,7 +179,9 @@ def test_refcoco_in_other_units():
     assert refcoco.strict("[100, 100, 500, 500]", answers, {"boxes": "thousand", "size": size}) == 1
     assert refcoco.strict("[100, 100, 500, 500]", answers, {"boxes": "unit", "size": size}) == 0
     assert refcoco.strict("<box>[64, 48, 320, 240]</box>", answers, {"boxes": "pixels", "size": size}) == 1
-    lost = refcoco.strict_totals(["nowhere", "(0,0,1,1)"], [answers] * 2, [{"boxes": "unit"}] * 2)(np.arange(2))
+    lost = refcoco.strict_totals(["nowhere", "(0,0,1,1)"], [answers] * 2, [{"boxes": "unit"}] * 2)(
+        np.arange(2)
+    )
     assert lost["unparsed"] == 0.5 and lost["iou"] == pytest.approx(0.16 / 2)
 
 
