@@ -138,7 +138,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"question_id": "r2", "image": png(13), "answer": ["a cat"], "bbox": [0.0, 0.0, 40.0, 20.0]},
     ],
     "videomme": [
-        {"videoID": "v1", "duration": kind, "domain": "d", "sub_category": "s", "task_type": "t", "question_id": f"00{n}",
+        {"videoID": "v1", "duration": kind, "domain": "d", "sub_category": "s", "task_type": "t",
+         "question_id": f"00{n}",
          "question": "What?", "options": ["A. a cat.", "B. a dog.", "C. a cow.", "D. a hen."], "answer": "BD"[n]}
         for n, kind in enumerate(("short", "long"))
     ],

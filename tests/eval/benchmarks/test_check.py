@@ -24,7 +24,7 @@ def test_the_first_row_of_every_benchmark(tmp_path, name):
     ("pope", {"question": " ", "answer": "maybe"}, "field 'question' is ' ', not a text"),
     ("pope", {"answer": None}, "field 'answer' is None"),
     ("pope", {"image": "gone.png"}, r"gone\.png: no such file"),
-    ("pope", {"question": ...}, r"has no field 'question', a text \(its fields: answer, category, image, question_id\)"),
+    ("pope", {"question": ...}, r"has no field 'question', a text \(its fields: answer, category, .*\)"),
     ("mme", {"category": "ocr"}, "field 'category' is 'ocr', not one of MME's categories"),
     ("scienceqa", {"choices": ["one"]}, "field 'choices' is .*, not a list of two texts or more"),
     ("scienceqa", {"answer": 5}, "row 0: the right answer is option 5 of 2, counted from 0"),

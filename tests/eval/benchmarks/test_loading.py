@@ -18,13 +18,13 @@ SHORT = "\nAnswer the question using a single word or phrase."
 ASK = "\nAnswer with the option's letter from the given choices directly."
 CIRCULAR = " There are several options:\nA. cat\nB. dog\nC. cow\n\n"
 WATCH = (
-    "Select the best answer to the following multiple-choice question based on the video and the subtitles. Respond with "
-    "only the letter (A, B, C, or D) of the correct option.\n"
+    "Select the best answer to the following multiple-choice question based on the video and the subtitles. Respond "
+    "with only the letter (A, B, C, or D) of the correct option.\n"
 )
 BOXED = (
-    "Bounding box coordinates are specified in the format (top-left x, top-left y, bottom-right x, bottom-right y). All "
-    "values are floating point numbers bounded between 0 and 1. Please provide the bounding box coordinate of the region "
-    "this sentence describes: the dog"
+    "Bounding box coordinates are specified in the format (top-left x, top-left y, bottom-right x, bottom-right y). "
+    "All values are floating point numbers bounded between 0 and 1. Please provide the bounding box coordinate of the "
+    "region this sentence describes: the dog"
 )
 FIRST = {  # name: id, prompt, answers, kind, group; and how many samples and groups there are
     "gqa": ("7", f"Is it red?{SHORT}", ("no",), None, "n2", 3, 2),
@@ -43,11 +43,12 @@ FIRST = {  # name: id, prompt, answers, kind, group; and how many samples and gr
     "docvqa": ("11", f"Who signed?{SHORT}", ("Paris", "paris"), None, None, 2, 1),
     "ocrbench": ("0", "what is written?", ("STOP",), "Regular Text Recognition", None, 2, 2),
     "refcoco": ("r1-0", BOXED, ("[0.100000, 0.100000, 0.500000, 0.500000]",), None, None, 3, 1),
-    "videomme": ("000", f"{WATCH}What?\nA. a cat.\nB. a dog.\nC. a cow.\nD. a hen.\n{ASK}", ("B",), "short", "v1", 2, 1),
+    "videomme": ("000", f"{WATCH}What?\nA. a cat.\nB. a dog.\nC. a cow.\nD. a hen.\n{ASK}", ("B",), "short", "v1",
+                 2, 1),
     "mvbench": ("action_count-000", "Question:What?\nOption:\n(A) run\n(B) sit\n(C) eat\nOnly give the best option.\n",
                 ("B",), "action_count", "video/perception/videos/c1.mp4", 2, 2),
-    "egoschema": ("e1", "What does C do?\nA. C cuts wood\nB. C eats\nC. C runs\nD. C sings\nE. C sleeps" + ASK, ("B",), None,
-                  "e1", 1, 1),
+    "egoschema": ("e1", "What does C do?\nA. C cuts wood\nB. C eats\nC. C runs\nD. C sings\nE. C sleeps" + ASK, ("B",),
+                  None, "e1", 1, 1),
     "longvideobench": ("l1", f"When?\nA. first\nB. then\nC. last\n{ASK}\n", ("B",), "15", "l1.mp4", 1, 1),
 }  # fmt: skip
 TOKENS = {"gqa": 16, "vqav2": 16, "textvqa": 32, "pope": 128, "mme": 16, "mmbench_en": 1024, "mmbench_cn": 256,

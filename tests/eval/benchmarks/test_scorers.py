@@ -7,8 +7,25 @@ import pytest
 
 from tokenprune.errors import UnknownNameError
 from tokenprune.eval.benchmarks import (
-    ai2d, chartqa, docvqa, egoschema, get_scorer, gqa, letters, list_benchmarks, longvideobench, mmbench, mme, mvbench,
-    ocrbench, pope, refcoco, scienceqa, textvqa, videomme, vqav2,
+    ai2d,
+    chartqa,
+    docvqa,
+    egoschema,
+    get_scorer,
+    gqa,
+    letters,
+    list_benchmarks,
+    longvideobench,
+    mmbench,
+    mme,
+    mvbench,
+    ocrbench,
+    pope,
+    refcoco,
+    scienceqa,
+    textvqa,
+    videomme,
+    vqav2,
 )  # fmt: skip
 from tokenprune.eval.benchmarks.scoring import drawn
 
@@ -152,8 +169,10 @@ def test_docvqa(output, answers, score):
 
 
 @pytest.mark.parametrize(("dataset", "output", "answer", "ours", "fixed"), [
-    ("z", "The sign says stop.", "STOP", 1, 1), ("z", "It is 2012", "12", 1, 0), ("HME100k", "x^{2}+1", "x ^ { 2 } + 1", 1, 1),
-    ("z", "ab", "a b", 0, 0), ("z", "a b", "A\nB", 1, 1), ("z", "abc1", "ＡＢＣ１", 1, 1), ("HME100k", "AB", "ab", 0, 0),
+    ("z", "The sign says stop.", "STOP", 1, 1), ("z", "It is 2012", "12", 1, 0),
+    ("HME100k", "x^{2}+1", "x ^ { 2 } + 1", 1, 1),
+    ("z", "ab", "a b", 0, 0), ("z", "a b", "A\nB", 1, 1), ("z", "abc1", "ＡＢＣ１", 1, 1),
+    ("HME100k", "AB", "ab", 0, 0),
     ("z", "q", "", 1, 0), ("z", "xa", " a ", 1, 0), ("z", "出口在左", "出口", 1, 1),
 ])  # fmt: skip
 def test_ocrbench(dataset, output, answer, ours, fixed):
@@ -186,8 +205,9 @@ def test_refcoco_in_other_units():
 
 
 @pytest.mark.parametrize(("output", "letter"), [
-    ("Answer: D", "D"), ("A dog and B", "A"), ("I choose D because A is wrong", "A"), ("The answer is (C). A is not", "A"),
-    ("b", ""), ("D) x", "D"), ("B. or C.", "B"), ("B\nC", "B"), ("The answer is D then B", "B"), ("Definitely", "D"),
+    ("Answer: D", "D"), ("A dog and B", "A"), ("I choose D because A is wrong", "A"),
+    ("The answer is (C). A is not", "A"), ("b", ""), ("D) x", "D"), ("B. or C.", "B"), ("B\nC", "B"),
+    ("The answer is D then B", "B"), ("Definitely", "D"),
     ("x (A) y B. z", "A"), ("x B. y (A) z", "A"), ("x B) y C: z", "C"), ("x B: y C z", "B"), ("x (C) x B]", "C"),
     ("x (C) x B .", "B"), ("[B] (C) y ", "C"), ("B] (C) y ", "B"), ("**B**", "B"), ("x yB z C, w", "B"), ("", ""),
 ])  # fmt: skip
@@ -253,8 +273,9 @@ def test_a_drawn_letter_depends_on_the_sample_alone():
 
 
 @pytest.mark.parametrize(("output", "letter"), [
-    ("B", "B"), ("b", "B"), ("b)", "B"), ("**B**", "B"), ("A dog is there", "B"), ("A dog and B", "B"), ("Z", ""), ("", ""),
-    ("both B and C", ""), ("the answer is a dog", "B"), ("Answer: d", "D"), ("It's two birds, not a dog", ""), ("None.", "D"),
+    ("B", "B"), ("b", "B"), ("b)", "B"), ("**B**", "B"), ("A dog is there", "B"), ("A dog and B", "B"), ("Z", ""),
+    ("", ""), ("both B and C", ""), ("the answer is a dog", "B"), ("Answer: d", "D"), ("It's two birds, not a dog", ""),
+    ("None.", "D"),
     ("I choose D because A is wrong", "D"), ("B's", ""), ("a dog", "B"), ("E", ""),
 ])  # fmt: skip
 def test_the_strict_reading(output, letter):
