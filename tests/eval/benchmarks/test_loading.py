@@ -97,7 +97,7 @@ def test_a_benchmark_as_a_suite(tmp_path, name):
     assert suite.about["benchmark"] == name and suite.about["source"] == "local files"
     assert str(tmp_path) not in json.dumps({**suite.about, "facts": [dict(s.facts) for s in suite.samples]})
     medium = first.picture.load()
-    assert medium.frames.shape[0] == 16 if name in CLIPS else medium.size == (40, 20)
+    assert medium.frames.shape[0] == 8 if name in CLIPS else medium.size == (40, 20)
 
 
 def test_pictures_are_those_of_their_rows(tmp_path):

@@ -143,7 +143,7 @@ class _Reader:
 
     def samples(self) -> Iterator[Sample]:
         rows, fields = self.rows, dict(self.benchmark.fields)
-        column = self.benchmark.image
+        column = self.benchmark.image or ""
         if column in rows.column_names and len(rows) and self._needs_no_picture(rows[0]):
             rows = rows.remove_columns(column)  # gigabytes that nobody asks about yet
             fields.pop(column, None)
