@@ -209,6 +209,7 @@ def test_refcoco_in_other_units():
     ("The answer is (C). A is not", "A"), ("b", ""), ("D) x", "D"), ("B. or C.", "B"), ("B\nC", "B"),
     ("The answer is D then B", "B"), ("Definitely", "D"),
     ("x (A) y B. z", "A"), ("x B. y (A) z", "A"), ("x B) y C: z", "C"), ("x B: y C z", "B"), ("x (C) x B]", "C"),
+    ("(C) is option is Answer", "C"), ("! B C,A: ", "B"), ("option is B.A not", "B"), ("x C cuts - catB ", "B"),
     ("x (C) x B .", "B"), ("[B] (C) y ", "C"), ("B] (C) y ", "B"), ("**B**", "B"), ("x yB z C, w", "B"), ("", ""),
 ])  # fmt: skip
 def test_the_extractor_of_letters(output, letter):
@@ -225,7 +226,8 @@ def test_videomme():
 
 
 @pytest.mark.parametrize(("output", "score"), [
-    ("(B) x", 1), ("b", 1), ("a cat", 0), ("", 0), ("option:b", 1), ("x.b", 0), ("b-c", 1), (" B. A", 1), ("It's B", 1),
+    ("(B) x", 1), ("b", 1), ("a cat", 0), ("", 0), ("option:b", 1), ("x.b", 0),
+    ("b-c", 1), (" B. A", 1), ("b.two a", 1), ("It's B", 1),
 ])  # fmt: skip
 def test_mvbench(output, score):
     assert mvbench.lmms(output, ["B"]) == score
@@ -244,9 +246,9 @@ def test_egoschema():
     lines = dict(zip("ABCDE", ["C cuts wood", "C eats", "the man walks the dog home", "C sings", "C sleeps"]))
     read = [egoschema.lmms_letter(text, lines) for text in (
         "B. C cuts wood", "C cuts wood", "B", "(B)", "E and (D)", "x,B", "B:", "'B'", "B)", "[B]", "B\nx", "zzz", "",
-        "we saw c. the man walks the dog home today",
+        "we saw c. the man walks the dog home today", "(A)B. B (A)x", "xA None B A", "B.C B. (C)(B)",
     )]  # fmt: skip
-    assert read == ["B", "C", "B", "B", "E", "B", "B", "B", "", "", "", "", "", "C"]
+    assert read == ["B", "C", "B", "B", "E", "B", "B", "B", "", "", "", "", "", "C", "B", "B", "C"]
     facts = {"options": lines, "id": "q1"}
     assert sum(egoschema.lmms("zzz", [letter], facts) for letter in lines) == 1, "one is drawn"
     assert sum(egoschema.strict("zzz", [letter], facts) for letter in lines) == 0

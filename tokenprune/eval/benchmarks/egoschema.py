@@ -13,8 +13,9 @@ _LONG = 5  # words of an answer from which an option's text is looked for
 
 
 def lmms_letter(output: str, options: Mapping[str, str]) -> str:
-    """The letter that lmms-eval reads: the first that is written (B), or B with a blank or a full stop behind it, and
-    so the name of the person too; else the first option whose whole line occurs in a longer answer; else ""."""
+    """The letter that lmms-eval reads: one written (B), or B with a blank or a full stop behind it, and so the name of
+    the person too; of several the one whose last such place comes first. Without one, the first option whose whole line
+    occurs in a longer answer; else ""."""
     text = output
     for mark in ",.!?;:'":
         text = text.strip(mark)
@@ -23,7 +24,7 @@ def lmms_letter(output: str, options: Mapping[str, str]) -> str:
         (at, one)
         for one in options
         for form in (f"({one})", f"{one} ", f"{one}.")
-        if (at := text.find(form)) >= 0
+        if (at := text.rfind(form)) >= 0
     ]
     if not places and len(text.split()) > _LONG:
         lines = {one: f"{one}. {option}".lower() for one, option in options.items()}

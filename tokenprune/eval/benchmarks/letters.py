@@ -14,11 +14,12 @@ from ..metrics.text import one_line
 LETTERS = string.ascii_uppercase
 ASK = "Answer with the option's letter from the given choices directly."
 
+_OUTER = " \t\n\r\f\v,.!?;:'\""
 _BARE = ("{}",)
 _DRESSED = (
     "{}.", "{},", "{}:", "{})", "{}).", "({})", "({}).", ":{}", ":{},", ":{}.", ":{})", ":{}).",
 )  # fmt: skip
-_PHRASE = re.compile(r"(?:(?:answer|choice|option) is|I choose)(.*)", re.IGNORECASE | re.DOTALL)
+_PHRASE = re.compile(r"(?:(?:answer|choice|correct option) is|I choose)(.*)", re.IGNORECASE | re.DOTALL)
 _STATED = re.compile(r"(?:answer|option|choice|choose)(?:\s+is)?\s*:?\s*[(\[*]*([A-Z])\b(?!')", re.IGNORECASE)
 _ALONE, _ARTICLE = r"(?<![\w']){0}(?![\w'])", r"\({0}\)|(?<![\w']){0}\.(?!\w)"
 _OWN_LETTER = re.compile(r"^\s*[A-E][.):]\s*")
@@ -52,11 +53,11 @@ def extract(text: str, letters: str = "ABCDEFG") -> str:
     """The letter that lmms-eval's multiple-choice extractor reads from a text, or "".
 
     Capitals only. The first of these that is found decides: a letter that is the first word; one that is the last
-    word; the last letter, even inside a word, behind "answer is", "choice is", "option is" or "I choose"; then the
-    last one written (A), A. or A: or A) or with a blank behind it; then the last one anywhere.
+    word; the last letter, even inside a word, behind "answer is", "choice is", "correct option is" or "I choose"; then
+    the last one written (A), A. or A: or A) or with a blank behind it; then the last one anywhere.
     """
-    text, one = text.strip(), f"[{letters}]"
-    for pattern in (rf"({one})\b", rf".*\b({one})[\s.,;:!?'\"]*$"):
+    text, one = f"{text.strip(_OUTER)} ", f"[{letters}]"
+    for pattern in (rf"({one})\b", rf".*\b({one}) $"):
         if found := re.match(pattern, text, re.DOTALL):
             return found.group(1)
     if (stated := _PHRASE.search(text)) and (found := re.findall(one, stated.group(1))):

@@ -15,14 +15,14 @@ from .fields import OPTIONS, TEXT
 from .letters import by_letter, choice_score
 from .scoring import Facts, OfRows, Scorer, mean_of
 
-_LETTERED = re.compile(r"([A-E])\.")
+_LETTERED = re.compile(r"\s*([A-E])\.", re.IGNORECASE)
 _ALONE = re.compile(r"\b[a-e]\b")
 
 
 def lmms_letter(output: str) -> str:
     """ "B." at the beginning, else the first a to e that stands alone once punctuation is gone: an article is an A."""
     if found := _LETTERED.match(output):
-        return found.group(1)
+        return found.group(1).upper()
     found = _ALONE.search(without_marks(output.strip()).lower())
     return found.group().upper() if found else ""
 
