@@ -11,10 +11,10 @@ from statistics import mean
 from typing import Any
 
 from ..errors import InputError
+from .benchmarks.registry import get_scorer
 from .coverage import read_coverage
 from .efficiency import read_costs
 from .journal import Record, read_records, read_samples, write_file
-from .metrics import get_metric
 from .rows import NONE
 from .statistics import (
     Interval,
@@ -30,6 +30,7 @@ from .statistics import (
     paired_ttest,
     ratio_bootstrap,
 )
+from .totals import facts_of, score_totals
 
 SCHEMA = "tokenprune.eval/1"
 FILE = "results.json"
@@ -102,7 +103,7 @@ def score_run(folder: str | Path, metric: str | None = None) -> Results:
     if not base.texts or not base.texts[0]:
         reason = next(iter(base.errors.values()), "nothing was answered yet")
         raise InputError(f"{folder}: the unpruned model answered no sample: {reason}")
-    rows = [_line(rows[0], len(rows), scored[place], base, samples, run) for place, rows in lines.items()]
+    rows = [_line(rows[0], len(rows), scored[place], base, samples, run, name) for place, rows in lines.items()]
     _adjust(rows)
     covered = (read_coverage(folder) or {"rows": {}})["rows"]
     for row, line in zip(rows, lines.values()):
@@ -158,12 +159,18 @@ def _mean_of_seeds(each: Sequence[dict[str, float]], samples: dict[str, Any]) ->
 
 
 def score_of(metric: str, text: str, sample: dict[str, Any]) -> float:
-    """One answer's score under a metric by name."""
-    return float(get_metric(metric)(text, sample["answers"]))
+    """One answer's score under a metric, or a benchmark's scorer, by name."""
+    return float(get_scorer(metric).each(text, sample["answers"], facts_of(sample)))
 
 
 def _line(
-    row: dict[str, Any], seeds: int, found: Scored, base: Scored, samples: dict[str, Any], run: dict[str, Any]
+    row: dict[str, Any],
+    seeds: int,
+    found: Scored,
+    base: Scored,
+    samples: dict[str, Any],
+    run: dict[str, Any],
+    metric: str,
 ) -> dict[str, Any]:
     out: dict[str, Any] = {
         "label": row["label"], "keep": row["keep"], "methods": row["methods"], "seeds": seeds,
@@ -197,11 +204,19 @@ def _line(
         out["metrics"] = {
             name: {
                 "score": _interval(_mean(scores, ids, samples)),
+                "differs": mean(float(scores[i] != found.scores[i]) for i in ids),
                 "kinds": _kinds(ids, scores, samples),
             }
             for name, scores in found.more.items()
         }
         out["answers"] = _answers(ids, found.texts, samples)
+        together = {
+            name: totals
+            for name in (metric, *found.more)
+            if (totals := score_totals(name, found.texts, base.texts, samples))
+        }
+        if together:
+            out["totals"] = together
     paired = [i for i in ids if i in base.scores]
     if paired and row["label"] != NONE:
         out.update(_against(paired, found, base, samples, run["protocol"]["margin"], seeds))

@@ -20,15 +20,16 @@ from ..media import Clip
 from ..methods import Reducer
 from ..patching import patch_model
 from .answer import Answer, Answerer
+from .benchmarks.registry import get_scorer
 from .coverage import measure_coverage
 from .efficiency import measure_rows
 from .journal import Journal, read_records, write_file, write_samples
 from .medium import fewer
-from .metrics import get_metric
 from .results import Results, score_run
 from .rows import BASELINES, FRAMES, PLAIN, RESIZE, SEEDS, Item, Row, plan_rows
 from .sources import load_suite
 from .suite import Sample, Suite
+from .totals import facts_of
 
 RUN = "run.json"
 SCHEMA = "tokenprune.run/1"
@@ -133,11 +134,11 @@ def evaluate(
 def _check_metric(suite: Suite) -> None:
     """Raise before the run what a metric would say of a sample's right answers after it."""
     for name in (suite.metric, *suite.also):
-        rate = get_metric(name)
+        rate = get_scorer(name).each
         for sample in suite.samples:
             if sample.answers:
                 try:
-                    rate("", list(sample.answers))
+                    rate("", list(sample.answers), facts_of(_sample_record(sample)))
                 except InputError as error:
                     raise InputError(f"suite {suite.name}, sample {sample.id}: {error}") from error
 
@@ -326,6 +327,7 @@ def _sample_record(sample: Sample) -> dict[str, Any]:
         "picture": sample.picture.name,
         "question": sample.question,
         "answers": list(sample.answers),
+        **({"facts": dict(sample.facts)} if sample.facts else {}),
     }
 
 
