@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from . import zoo
-from .errors import InputError, TokenPruneError, UnsupportedModelError
+from .errors import InputError, MissingExtraError, TokenPruneError, UnsupportedModelError
 from .media import Clip
 
 DEFAULT = "tiny-llava"
@@ -234,18 +235,27 @@ def check_model(source: str, device: str = "cpu", dtype: str = "auto") -> None:
 
 
 def load_chat(
-    source: str = DEFAULT, *, device: str = "cpu", dtype: str = "auto", trust_remote_code: bool = False
+    source: str = DEFAULT,
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    device_map: str | dict[str, Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> Chat:
     """Load an embedded model, a local folder or a Hugging Face id. Safetensors only.
 
+    device_map: as `from_pretrained` takes it; it then decides instead of `device`.
     Raises `InputError` when it cannot be found or read, `UnsupportedModelError` when it does not read pictures.
     """
     check_model(source, device, dtype)
+    placed: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
+    if placed and importlib.util.find_spec("accelerate") is None:
+        raise MissingExtraError.of("accelerate", "eval")
     if source in zoo.list_models():
-        options = {} if dtype == "auto" else {"dtype": getattr(torch, dtype)}
+        options = {**placed, **({} if dtype == "auto" else {"dtype": getattr(torch, dtype)})}
         loaded: Any = zoo.load(source, **options)
         model, processor = loaded
-        return Chat(model.to(device), processor, source, str(zoo.info(source)["version"]))
+        return Chat(model if placed else model.to(device), processor, source, str(zoo.info(source)["version"]))
     import transformers
 
     folder = Path(source).expanduser()
@@ -255,14 +265,16 @@ def load_chat(
         config = transformers.AutoConfig.from_pretrained(source, **options)
         processor = transformers.AutoProcessor.from_pretrained(source, **options)
         auto: Any = transformers.AutoModelForImageTextToText
-        model = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **options)
+        model = auto.from_pretrained(
+            source, config=config, dtype=dtype, use_safetensors=True, **placed, **options
+        )
     except TokenPruneError:
         raise
     except Exception as error:  # everything from a missing file to a broken checkpoint ends here
         raise _explained(source, error) from error
     if not hasattr(processor, "image_processor"):
         raise UnsupportedModelError(f"{source}: its processor ({type(processor).__name__}) reads no pictures")
-    return Chat(model.to(device).eval(), processor, label)
+    return Chat((model if placed else model.to(device)).eval(), processor, label)
 
 
 def _explained(source: str, error: Exception) -> TokenPruneError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,9 @@ def evaluate_command(
     efficiency: int = typer.Option(None, "--efficiency", min=0, help="Samples to time afterwards; 0: none."),
     device: str = typer.Option(None, "--device", help="cpu, cuda, cuda:1, ..."),
     dtype: str = typer.Option(None, "--dtype", help="auto, float32, bfloat16 or float16."),
+    device_map: str = typer.Option(None, "--device-map", help="Such as auto: one model over several GPUs."),
     threads: int = typer.Option(None, "--threads", min=1, help="Torch threads."),
+    shard: str = typer.Option(None, "--shard", help="0/3: the first of three processes; launchers tell it."),
     out: Path = typer.Option(None, "--out", help="The run's folder; default out/eval/NAME."),
     force: bool = typer.Option(False, "--force", help="Go on in a folder that holds another run."),
     max_failures: int = typer.Option(0, "--max-failures", min=0, help="Exit with 1 above this many."),
@@ -39,20 +42,25 @@ def evaluate_command(
     A run that stopped goes on with the same command. Exit code 1: more samples failed than allowed.
     """
     from ..compare.settings import parse_keeps
-    from ..eval import evaluate, find_config, load_config, write_report
+    from ..eval import Shard, evaluate, find_config, load_config, write_report
     from .progress import hush, progress
 
     run = load_config(find_config(config))
     given: dict[str, Any] = {
         "model": model, "limit": limit, "batch": batch, "metric": metric, "efficiency": efficiency,
-        "device": device, "dtype": dtype, "threads": threads,
+        "device": device, "dtype": dtype, "device_map": device_map, "threads": threads,
     }  # fmt: skip
     given["methods"] = None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
     given["keeps"] = None if keep is None else parse_keeps(keep)
     settings = {**vars(run), **{k: v for k, v in given.items() if v is not None}}
+    place = Shard.from_environment() if shard is None else Shard.parse(shard)
     hush()
-    with progress("evaluating") as tick:
-        results = evaluate(**settings, out=out or Path("out/eval") / run.name, force=force, tick=tick)
+    with progress("evaluating") if place.rank == 0 else contextlib.nullcontext() as tick:
+        results = evaluate(
+            **settings, out=out or Path("out/eval") / run.name, force=force, shard=place, tick=tick
+        )
+    if not results.written:
+        return  # another rank says it all
     written = write_report(results)
     print_results(results, console())
     for path in [results.folder / "results.json", *written]:

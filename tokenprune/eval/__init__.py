@@ -6,6 +6,7 @@ from .report import write_report
 from .results import Results, score_run
 from .rows import Row, plan_rows
 from .run import evaluate
+from .shard import Shard
 from .sources import load_suite
 from .suite import Sample, Suite, make_suite
 
@@ -15,6 +16,7 @@ __all__ = [
     "Row",
     "RunConfig",
     "Sample",
+    "Shard",
     "Suite",
     "compare_runs",
     "evaluate",

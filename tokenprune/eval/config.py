@@ -32,6 +32,7 @@ class RunConfig:
     threads: int | None = None
     device: str = "cpu"
     dtype: str = "auto"
+    device_map: str | dict[str, Any] | None = None  # such as auto: over all GPUs of a process, instead of `device`
     name: str = ""
     home: Path | None = field(default=None, repr=False)  # relative paths start here
 

@@ -45,6 +45,7 @@ class Results:
 
     folder: Path
     body: dict[str, Any]
+    written: bool = True  # False: by another rank of the run
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -69,6 +70,11 @@ def read_run(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: holds no readable run.json, so it is no folder of a run") from error
+
+
+def read_results(folder: Path) -> Results:
+    """What another rank has written."""
+    return Results(folder, json.loads((folder / FILE).read_text(encoding="utf-8")), written=False)
 
 
 @dataclass

@@ -1,0 +1,256 @@
+"""Several ranks on one folder: the plan, who takes what, and that neither kills nor another world change a number."""
+
+import functools
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.eval.conftest import write_suite
+from tokenprune.errors import InputError
+from tokenprune.eval import Sample, Shard, evaluate, load_suite
+from tokenprune.eval.answer import Answerer
+from tokenprune.eval.journal import Journal, Records, journals, read_records
+from tokenprune.eval.shard import UNIT, one_at_a_time, plan_batches
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = dict(methods=["flashvlm"], keeps=[0.25], batch=2, seeds=1, max_new_tokens=3, efficiency=0)
+forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
+
+
+def samples(groups):
+    return [Sample(f"{i:03d}", "q", ("a",), None, str(g)) for i, g in enumerate(groups)]
+
+
+@pytest.fixture(scope="module")
+def whole(chat, tmp_path_factory):
+    """An undisturbed run of one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    listing = write_suite(folder / "suite")
+    return listing, evaluate(chat, str(listing), out=folder / "run", **OPTIONS)
+
+
+def texts(folder):
+    return {place: r.get("text") for place, r in read_records(folder).items()}
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 32])
+def test_batches_hold_whole_pictures_and_fill_up(size):
+    draw = random.Random(size)
+    asked = samples([draw.randrange(40) for _ in range(150)])
+    units = plan_batches(asked, size)
+    assert sorted(s.id for unit in units for batch in unit for s in batch) == [s.id for s in asked]
+    homes = [{s.group for batch in unit for s in batch} for unit in units]
+    assert sum(map(len, homes)) == len(set().union(*homes))  # no picture in two units
+    for unit, groups in zip(units, homes):
+        assert all(len(batch) == size for batch in unit[:-1]) and 0 < len(unit[-1]) <= size
+        assert len(groups) == 1 or sum(map(len, unit)) <= UNIT * size
+
+
+def test_one_question_a_picture_is_cut_into_plain_slices():
+    asked = samples(range(50))
+    batches = [batch for unit in plan_batches(asked, 4) for batch in unit]
+    assert batches == [tuple(asked[i : i + 4]) for i in range(0, 50, 4)]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7, 40])
+def test_shares_are_disjoint_and_every_rank_knows_the_rest(world):
+    units = plan_batches(samples(range(100)), 4)
+    every = [batch for unit in units for batch in unit]
+    own = []
+    for rank in range(world):
+        order = list(Shard(rank, world).order(units, 8))
+        assert sorted(b[0].id for b, _ in order) == [b[0].id for b in every]
+        mine = sum(len(unit) for unit in units[rank::world])
+        own += [b for b, _ in order[:mine]]
+        assert all(row == 0 for _, row in order[:mine])
+        assert {row for _, row in order[mine:]} <= {rank * 8 // world}
+    assert sorted(b[0].id for b in own) == [b[0].id for b in every]
+
+
+@pytest.mark.parametrize(("told", "shard"), [
+    ({}, Shard()),
+    ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}, Shard(2, 4, 0)),
+    ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"}, Shard(5, 8, 1)),
+    ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Shard()),  # the batch script itself, not srun
+    ({"RANK": "1", "WORLD_SIZE": "2", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, Shard(1, 2, 1)),
+    ({"RANK": "3"}, Shard()),
+    ({"RANK": "3", "WORLD_SIZE": "2"}, Shard()),
+])  # fmt: skip
+def test_the_launcher_says_who_we_are(monkeypatch, told, shard):
+    for name in [n for n in os.environ if n.startswith("SLURM_")] + ["RANK", "WORLD_SIZE", "LOCAL_RANK"]:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert Shard.from_environment() == shard
+
+
+def test_a_shard_by_hand():
+    assert Shard.parse("1/3") == Shard(1, 3, 1)
+    for bad in ("3/3", "1", "a/b", "-1/2", "1/0"):
+        with pytest.raises(InputError, match="of three"):
+            Shard.parse(bad)
+
+
+def test_every_rank_has_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert Shard(5, 8, 1).device("cuda") == "cuda:1"
+    assert Shard(5, 8, 5).device("cuda") == "cuda:1"
+    assert [Shard(1, 2, 1).device(d) for d in ("cpu", "cuda:3")] == ["cpu", "cuda:3"]
+    assert Shard().device("cuda") == "cuda"
+
+
+def test_records_are_read_on_while_others_write(tmp_path):
+    a, b = (Journal(tmp_path, {"x": 1}, rank=rank) for rank in range(2))
+    records = Records(tmp_path)
+    a.append([{"row": "r", "id": "1", "text": "é"}])
+    with open(b.path, "ab") as file:
+        file.write(b'{"row": "r", "id": "2", "te')  # seen in the middle of its write
+    assert [r["id"] for r in records.update()] == ["1"] and records.update() == []
+    with open(b.path, "ab") as file:
+        file.write(b'xt": "b"}\n')
+    assert [r["id"] for r in records.update()] == ["2"]
+    assert records.found == read_records(tmp_path)
+    os.truncate(b.path, 0)  # a failed write was taken back
+    with open(b.path, "ab") as file:
+        file.write(b'{"row": "r", "id": "3", "text": "c"}\n')
+    assert [r["id"] for r in records.update()] == ["3"]
+
+
+def test_ranks_one_after_the_other_equal_one_process(whole, chat, tmp_path, monkeypatch):
+    """The first does everything, because nobody else comes; the second then asks nothing and sums up alike."""
+    listing, results = whole
+    first = evaluate(chat, str(listing), out=tmp_path / "run", shard=Shard(1, 2), **OPTIONS)
+    assert [p.name for p in journals(tmp_path / "run")] == ["journal-1.jsonl"] and first.written
+    assert first.body == results.body and texts(first.folder) == texts(results.folder)
+    monkeypatch.setattr(Answerer, "answer", lambda *a: pytest.fail("asked again"))
+    assert evaluate(chat, str(listing), out=tmp_path / "run", shard=Shard(0, 3), **OPTIONS).body == results.body
+
+
+def test_what_another_rank_answers_meanwhile_is_left_to_it(whole, chat, tmp_path, monkeypatch):
+    """While rank 0 answers its first batch, rank 1 answers all that is its own."""
+    listing, results = whole
+    suite = load_suite(str(listing))
+    theirs = [b for unit in plan_batches(suite.samples, 2)[1::2] for b in unit]
+    records = read_records(results.folder)
+    rows = {row for row, _ in records}
+    asked, real = [], Answerer.answer
+
+    def answer(self, row, images, questions):
+        if not asked:
+            lines = [records[row, s.id] for row in sorted(rows) for batch in theirs for s in batch]
+            with open(tmp_path / "run/journal-1.jsonl", "w") as file:
+                file.write("".join(json.dumps(line) + "\n" for line in lines))
+        asked.append(len(images))
+        return real(self, row, images, questions)
+
+    monkeypatch.setattr(Answerer, "answer", answer)
+    again = evaluate(chat, str(listing), out=tmp_path / "run", shard=Shard(0, 2), **OPTIONS)
+    assert again.body == results.body
+    assert sum(asked) == len(rows) * (12 - sum(map(len, theirs)))  # nothing of rank 1's
+
+
+def test_a_failing_sample_is_tried_by_one_rank(chat, listing, monkeypatch):
+    (listing.parent / "3.png").write_bytes(b"broken")
+    run = functools.partial(evaluate, chat, str(listing), out=listing.parent / "run", **OPTIONS)
+    results = run(shard=Shard(0, 2))
+    attempts = {r["attempt"] for r in read_records(results.folder).values() if "error" in r}
+    assert attempts == {1} and results.failed == 2 * len(results.rows)
+
+
+@forks
+def test_the_lock_goes_with_its_process(tmp_path):
+    ready = multiprocessing.get_context("fork").Event()
+
+    def hold():
+        with one_at_a_time(tmp_path, Shard(0, 2)):
+            ready.set()
+            time.sleep(60)
+
+    process = multiprocessing.get_context("fork").Process(target=hold, daemon=True)
+    process.start()
+    assert ready.wait(30)
+    threading.Timer(0.3, process.kill).start()
+    with one_at_a_time(tmp_path, Shard(1, 2)):
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+
+
+@forks
+@pytest.mark.slow
+def test_two_at_once_equal_one_process(whole, chat, tmp_path):
+    listing, results = whole
+    runs = [
+        multiprocessing.get_context("fork").Process(
+            target=functools.partial(evaluate, chat, str(listing), out=tmp_path / "run", shard=Shard(r, 2), **OPTIONS)
+        )
+        for r in range(2)
+    ]
+    for process in runs:
+        process.start()
+    for process in runs:
+        process.join(120)
+    assert [process.exitcode for process in runs] == [0, 0]
+    assert json.loads((tmp_path / "run/results.json").read_text()) == results.body
+    assert len(journals(tmp_path / "run")) == 2 and not list((tmp_path / "run").glob("*.part"))
+
+
+CONFIG = """\
+model: tiny-llava
+suite: {name: scenes, n: 30}
+methods: [flashvlm]
+keeps: [0.25]
+batch: 3
+seeds: 1
+efficiency: 0
+threads: 1
+"""
+
+
+def launch(config, out, world):
+    """`torchrun`, as a user starts it."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={world}", "--master_port=0",
+               "-m", "tokenprune.cli", "eval", str(config), "--out", str(out)]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def children(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists(), reason="needs /proc")
+def test_a_killed_rank_and_another_world_give_the_undisturbed_numbers(tmp_path):
+    """`torchrun` with two ranks, one of them killed with -9; then with three, to the end; beside one process."""
+    (tmp_path / "mine.yaml").write_text(CONFIG)
+    from tokenprune.eval import load_config
+
+    undisturbed = evaluate(**vars(load_config(tmp_path / "mine.yaml")), out=tmp_path / "alone")
+    total, out = len(read_records(undisturbed.folder)), tmp_path / "run"
+    first = launch(tmp_path / "mine.yaml", out, 2)
+    written = [out / f"journal-{rank}.jsonl" for rank in range(2)]
+    while first.poll() is None and not all(p.exists() and p.read_bytes().count(b"\n") > 1 for p in written):
+        time.sleep(0.02)
+    os.kill(children(first.pid)[1], signal.SIGKILL)
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode != 0 and "SIGKILL" in errors
+    before = len(read_records(out))
+    assert 0 < before < total
+    again = launch(tmp_path / "mine.yaml", out, 3)
+    _, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert len(journals(out)) == 3 and texts(out) == texts(undisturbed.folder)
+    assert json.loads((out / "results.json").read_text()) == undisturbed.body
