@@ -134,7 +134,9 @@ def test_ranks_one_after_the_other_equal_one_process(whole, chat, tmp_path, monk
     assert [p.name for p in journals(tmp_path / "run")] == ["journal-1.jsonl"] and first.written
     assert first.body == results.body and texts(first.folder) == texts(results.folder)
     monkeypatch.setattr(Answerer, "answer", lambda *a: pytest.fail("asked again"))
-    assert evaluate(chat, str(listing), out=tmp_path / "run", shard=Shard(0, 3), **OPTIONS).body == results.body
+    assert (
+        evaluate(chat, str(listing), out=tmp_path / "run", shard=Shard(0, 3), **OPTIONS).body == results.body
+    )
 
 
 def test_what_another_rank_answers_meanwhile_is_left_to_it(whole, chat, tmp_path, monkeypatch):
@@ -192,7 +194,9 @@ def test_two_at_once_equal_one_process(whole, chat, tmp_path):
     listing, results = whole
     runs = [
         multiprocessing.get_context("fork").Process(
-            target=functools.partial(evaluate, chat, str(listing), out=tmp_path / "run", shard=Shard(r, 2), **OPTIONS)
+            target=functools.partial(
+                evaluate, chat, str(listing), out=tmp_path / "run", shard=Shard(r, 2), **OPTIONS
+            )
         )
         for r in range(2)
     ]
@@ -232,7 +236,9 @@ def children(pid):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists(), reason="needs /proc")
+@pytest.mark.skipif(
+    not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists(), reason="needs /proc"
+)
 def test_a_killed_rank_and_another_world_give_the_undisturbed_numbers(tmp_path):
     """`torchrun` with two ranks, one of them killed with -9; then with three, to the end; beside one process."""
     (tmp_path / "mine.yaml").write_text(CONFIG)

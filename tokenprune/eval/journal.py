@@ -1,8 +1,8 @@
 """The journal of a run: what was answered, written so that no crash can take it away.
 
-One JSONL a rank, and every rank reads them all. The first line says what the run is; every later line is one answer or one failure. A batch is
-appended in one write and forced to the disk before the next one starts. A torn last line, all that a crash can leave
-behind, is cut off before anything is appended.
+One JSONL a rank, and every rank reads them all. The first line says what the run is; every later line is one answer or
+one failure. A batch is appended in one write and forced to the disk before the next one starts. A torn last line, all
+that a crash can leave behind, is cut off before anything is appended.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from ..patching import patch_model
 from .answer import Answer, Answerer
 from .coverage import measure_coverage
 from .efficiency import measure_rows
+from .facts import run_facts
 from .journal import Journal, Records, write_file, write_samples
 from .medium import fewer
 from .metrics import get_metric
@@ -293,51 +293,6 @@ def _after(reducer: Reducer, n: int, layers: int) -> int:
     """Tokens a later method of the chain gets."""
     plan = reducer.schedule(n, layers) if n else None
     return plan[max(plan)] if plan else n
-
-
-def run_facts(chat: Chat, suite: Suite, batch: int) -> dict[str, Any]:
-    """Everything that can change an answer: two runs with the same facts may share a journal."""
-    found = versions()
-    facts = {
-        "model": {
-            "name": chat.name,
-            "version": chat.version,
-            "class": type(chat.model).__name__,
-            "parameters": sum(p.numel() for p in chat.model.parameters()),
-            "weights": weights_hash(chat.model),
-            "dtype": str(chat.model.dtype).removeprefix("torch."),
-            "attention": getattr(chat.model.config, "_attn_implementation", None),
-            "device": torch.device(chat.device).type,
-            "processor": _processor_hash(chat.processor),
-        },
-        "suite": suite.hash(),
-        "max_new_tokens": suite.max_new_tokens,
-        "batch": batch,
-        "versions": {k: found[k] for k in ("tokenprune", "torch", "transformers")},
-    }
-    if len({s.group for s in suite.samples}) < len(suite.samples):
-        facts["together"] = "whole pictures"  # else batches are plain slices
-    return facts
-
-
-def weights_hash(model: torch.nn.Module) -> str:
-    """Sixteen hex digits of names, shapes and a few values of every weight: cheap, and different for another one."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        flat = value.detach().flatten()
-        step = max(1, flat.numel() // 16)
-        digest.update(f"{name}{tuple(value.shape)}{flat[::step][:17].float().tolist()}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _processor_hash(processor: Any) -> str:
-    template = str(getattr(processor, "chat_template", ""))
-    maker = getattr(processor, "image_processor", None)
-    facts: dict[str, Any] = maker.to_dict() if maker is not None and hasattr(maker, "to_dict") else {}
-    facts = {k: v for k, v in facts.items() if "path" not in k}
-    return hashlib.sha256((template + json.dumps(facts, sort_keys=True, default=str)).encode()).hexdigest()[
-        :16
-    ]
 
 
 def _sample_record(sample: Sample) -> dict[str, Any]:

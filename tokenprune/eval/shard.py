@@ -25,7 +25,11 @@ UNIT = 4
 LOCK = "summing-up.lock"
 _LAUNCHERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),  # torchrun, accelerate launch
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),  # srun by itself; not in the batch script around it
+    (
+        "SLURM_PROCID",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_LOCALID",
+    ),  # srun by itself; not in the batch script around it
 )
 
 Batch = tuple[Sample, ...]
@@ -70,7 +74,9 @@ class Shard:
         own = units[self.rank :: self.world]
         yield from ((batch, 0) for unit in own for batch in unit)
         others = [unit for place, unit in enumerate(units) if place % self.world != self.rank]
-        yield from ((batch, self.rank * rows // self.world) for unit in reversed(others) for batch in unit[::-1])
+        yield from (
+            (batch, self.rank * rows // self.world) for unit in reversed(others) for batch in unit[::-1]
+        )
 
 
 def plan_batches(samples: Sequence[Sample], size: int) -> list[list[Batch]]:
