@@ -7,7 +7,7 @@ The second step takes any selection of rows, so a bootstrap over groups repeats 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -74,13 +74,17 @@ def mme_label(text: str) -> str:
 
 
 def mme_images(
-    outputs: Sequence[str], answers: Sequence[str], images: Sequence[Hashable], categories: Sequence[str]
+    outputs: Sequence[str],
+    answers: Sequence[str],
+    images: Sequence[Hashable],
+    categories: Sequence[str],
+    label: Callable[[str], str] = mme_label,
 ) -> tuple[list[str], np.ndarray]:
     """The category and the score of every image of MME (Fu et al. 2023), in order of appearance: lists of m.
 
     All four inputs have one entry per question, and every image of a category has exactly two questions. A score is
     accuracy x 100, and 100 more if both are right: 0, 50 or 200. `InputError` names an image with another number of
-    questions, `UnknownNameError` a category that MME does not have.
+    questions, `UnknownNameError` a category that MME does not have. label: what an output says.
     """
     _same_length(outputs=outputs, answers=answers, images=images, categories=categories)
     right: dict[tuple[str, Hashable], list[bool]] = defaultdict(list)
@@ -88,7 +92,7 @@ def mme_images(
         truth = mme_label(answer)
         if truth == "other":
             raise InputError(f"answer {answer!r} of {image!r} in MME is neither yes nor no")
-        right[category, image].append(mme_label(output) == truth)
+        right[category, image].append(label(output) == truth)
     for (category, image), found in right.items():
         _mme_part(category)
         if len(found) != 2:

@@ -28,7 +28,7 @@ def _split_possessive(text: str) -> str:
     return text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
 
 
-def _without_marks(text: str) -> str:
+def without_marks(text: str) -> str:
     """Punctuation deleted, or a blank in its place; what decides is the text as given, not as changed so far."""
     grouped = _DIGIT_COMMA_DIGIT.search(text) is not None
     changed = text
@@ -48,7 +48,7 @@ def vqa_plain(text: str, *, possessive: bool = True) -> str:
     """
     if possessive:
         text = _split_possessive(text)
-    text = _without_marks(text.replace("\n", " ").replace("\t", " ").strip())
+    text = without_marks(text.replace("\n", " ").replace("\t", " ").strip())
     words = (_DIGITS.get(word, word) for word in text.lower().split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 

@@ -1,0 +1,38 @@
+"""EgoSchema (Mangalam et al. 2023, arXiv:2308.09126): three minutes seen from the head of a person called C, 5 options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .letters import choice_score
+from .scoring import Facts, drawn
+
+_LONG = 5  # words of an answer from which an option's text is looked for
+
+
+def lmms_letter(output: str, options: Mapping[str, str]) -> str:
+    """The letter that lmms-eval reads: the first that is written (B), or B with a blank or a full stop behind it, and
+    so the name of the person too; else the first option whose whole line occurs in a longer answer; else ""."""
+    text = output
+    for mark in ",.!?;:'":
+        text = text.strip(mark)
+    text = f" {text} "
+    places = [(at, one) for one in options for form in (f"({one})", f"{one} ", f"{one}.") if (at := text.find(form)) >= 0]
+    if not places and len(text.split()) > _LONG:
+        lines = {one: f"{one}. {option}".lower() for one, option in options.items()}
+        places = [(at, one) for one, line in lines.items() if (at := text.lower().find(line)) >= 0]
+    return min(places)[1] if places else ""
+
+
+def lmms(output: str, answers: Sequence[str], facts: Facts) -> float:
+    """1 if the letter read is right; where none can be read one is drawn, here by the sample's id.
+
+    facts: "options", the letters with their texts, and "id".
+    """
+    options = facts["options"]
+    return float((lmms_letter(output, options) or drawn(list(options), facts)) in answers)
+
+
+def strict(output: str, answers: Sequence[str], facts: Facts) -> float:
+    """1 if the output names the right option beyond doubt; nothing is drawn."""
+    return choice_score(output, answers, facts["options"])

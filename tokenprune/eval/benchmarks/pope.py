@@ -1,0 +1,60 @@
+"""POPE (Li et al. 2023, arXiv:2305.10355): is an object in the picture? Three ways of choosing those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..metrics import pope_codes, pope_scores, yesno
+from .scoring import Facts, OfRows
+from .yesno import first_word, first_word_codes
+
+KINDS = ("adversarial", "popular", "random")
+
+
+def lmms(output: str, answers: Sequence[str], facts: Facts | None = None) -> float:
+    """1 if the output is the answer but for case and outer blanks: "Yes." is wrong."""
+    return yesno(output, answers)
+
+
+def strict(output: str, answers: Sequence[str], facts: Facts | None = None) -> float:
+    """1 if the first word is the answer."""
+    return float(first_word(output) in [answer.strip().lower() for answer in answers])
+
+
+def lmms_totals(outputs: Sequence[str], answers: Sequence[Sequence[str]], facts: Sequence[Facts]) -> OfRows:
+    """Accuracy, precision, recall and F1 of "yes" over all rows; accuracy and F1 of every kind, and their means.
+
+    An output that is not exactly yes or no counts in neither precision nor recall. `yes_ratio` is the share of outputs
+    that say yes; lmms-eval takes it from the right answers, where it is always a half. `unparsed`: neither yes nor no.
+    """
+    return _totals(pope_codes, outputs, answers, facts)
+
+
+def strict_totals(outputs: Sequence[str], answers: Sequence[Sequence[str]], facts: Sequence[Facts]) -> OfRows:
+    """The same of first words."""
+    return _totals(first_word_codes, outputs, answers, facts)
+
+
+def _totals(
+    codes: Callable[[Sequence[str]], np.ndarray],
+    outputs: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    facts: Sequence[Facts],
+) -> OfRows:
+    said, truth = codes(outputs), pope_codes([answer[0] for answer in answers])
+    kinds = np.array([fact.get("kind") or "" for fact in facts])
+
+    def of(rows: np.ndarray) -> dict[str, float]:
+        found = pope_scores(said[rows], truth[rows])
+        found["unparsed"] = float(np.mean(said[rows] < 0))
+        parts = {str(kind): rows[kinds[rows] == kind] for kind in np.unique(kinds[rows]) if kind}
+        each = {kind: pope_scores(said[part], truth[part]) for kind, part in parts.items()}
+        for score in ("accuracy", "f1"):
+            found |= {f"{score}, {kind}": scores[score] for kind, scores in each.items()}
+            if each:
+                found[f"{score}, mean of kinds"] = float(np.mean([scores[score] for scores in each.values()]))
+        return found
+
+    return of
