@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import TokenPruneError
 from .app import app, console, warn
 
 if TYPE_CHECKING:
+    from ..eval import RunConfig, Shard
     from ..eval.diff import Difference
     from ..eval.results import Results
 
@@ -32,6 +34,7 @@ def evaluate_command(
     dtype: str = typer.Option(None, "--dtype", help="auto, float32, bfloat16 or float16."),
     device_map: str = typer.Option(None, "--device-map", help="Such as auto: one model over several GPUs."),
     threads: int = typer.Option(None, "--threads", min=1, help="Torch threads."),
+    only: str = typer.Option(None, "--only", help="Of a file with several runs those of these names."),
     shard: str = typer.Option(None, "--shard", help="0/3: the first of three processes; launchers tell it."),
     out: Path = typer.Option(None, "--out", help="The run's folder; default out/eval/NAME."),
     force: bool = typer.Option(False, "--force", help="Go on in a folder that holds another run."),
@@ -42,30 +45,63 @@ def evaluate_command(
     A run that stopped goes on with the same command. Exit code 1: more samples failed than allowed.
     """
     from ..compare.settings import parse_keeps
-    from ..eval import Shard, evaluate, find_config, load_config, write_report
-    from .progress import hush, progress
+    from ..eval import Shard, find_config, load_plan, write_summary
 
-    run = load_config(find_config(config))
+    plan = load_plan(find_config(config))
     given: dict[str, Any] = {
         "model": model, "limit": limit, "batch": batch, "metric": metric, "efficiency": efficiency,
         "device": device, "dtype": dtype, "device_map": device_map, "threads": threads,
     }  # fmt: skip
     given["methods"] = None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]
     given["keeps"] = None if keep is None else parse_keeps(keep)
-    settings = {**vars(run), **{k: v for k, v in given.items() if v is not None}}
+    given = {k: v for k, v in given.items() if v is not None}
     place = Shard.from_environment() if shard is None else Shard.parse(shard)
-    hush()
-    with progress("evaluating") if place.rank == 0 else contextlib.nullcontext() as tick:
-        results = evaluate(
-            **settings, out=out or Path("out/eval") / run.name, force=force, shard=place, tick=tick
-        )
-    if not results.written:
-        return  # another rank says it all
-    written = write_report(results)
-    print_results(results, console())
-    for path in [results.folder / "results.json", *written]:
+    home, several = out or Path("out/eval") / plan.name, len(plan.runs) > 1
+    chosen = plan.runs if only is None else [_named(plan.runs, n.strip()) for n in only.split(",")]
+    done: list[Results] = []
+    failures = 0
+    for run in chosen:
+        try:
+            done.append(_run({**vars(run), **given}, home / run.name if several else home, place, force))
+        except TokenPruneError as error:
+            if not several:
+                raise
+            failures += 1  # the others may have what this one lacks
+            warn(f"{run.name}: {error}")
+    if several and done and done[-1].written:
+        path = write_summary(home, plan.name, done, plan.retained)
+        print_summary(done, plan.retained, console())
         console().print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
-    _judge_failures(results, max_failures)
+    if failures:
+        raise typer.Exit(2)
+    for results in done:
+        if results.written:
+            _judge_failures(results, max_failures)
+
+
+def _named(runs: list[RunConfig], name: str) -> RunConfig:
+    from ..errors import UnknownNameError, neighbours
+
+    for run in runs:
+        if run.name == name:
+            return run
+    raise UnknownNameError(f"no run {name!r}; {neighbours(name, [run.name for run in runs])}")
+
+
+def _run(settings: dict[str, Any], out: Path, place: Shard, force: bool) -> Results:
+    """One run with its report; of several ranks the one that sums up prints."""
+    from ..eval import evaluate, write_report
+    from .progress import hush, progress
+
+    hush()
+    with progress(f"evaluating {settings['name']}") if place.rank == 0 else contextlib.nullcontext() as tick:
+        results = evaluate(**settings, out=out, force=force, shard=place, tick=tick)
+    if results.written:
+        written = write_report(results)
+        print_results(results, console())
+        for path in [results.folder / "results.json", *written]:
+            console().print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
+    return results
 
 
 @app.command()
@@ -118,7 +154,7 @@ def diff(
 
 def print_results(results: Results, screen: Console) -> None:
     """The table of a run: one line a row."""
-    from ..eval.report import interval_text, keep_text, percent
+    from ..eval.report import interval_text, keep_text, percent, published_note
 
     body = results.body
     graded = any("score" in r for r in results.rows)
@@ -130,7 +166,9 @@ def print_results(results: Results, screen: Console) -> None:
     )
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("method")
-    for head in ("keep", "tokens", *(["score", "against unpruned"] if graded else []), "agrees", "failed"):
+    published = ["published"] * bool(body.get("published"))
+    scored = ["score", *published, "against unpruned"] if graded else published
+    for head in ("keep", "tokens", *scored, "agrees", "failed"):
         table.add_column(head, justify="right", no_wrap=True)
     last = None
     for row in results.rows:
@@ -140,14 +178,34 @@ def print_results(results: Results, screen: Console) -> None:
         last = row["label"]
         if row["state"] != "ok":
             floor = f"- (floor {percent(row['floor'])} %)" if row["floor"] else "-"
-            table.add_row(*cells, floor, *[""] * (4 if graded else 2))
+            table.add_row(*cells, floor, *[""] * (len(scored) + 2))
             continue
         tokens = row.get("tokens")
         cells.append("" if tokens is None else f"{tokens['equivalent']:.1f}")
+        theirs = [f"{row['published']:g}" if row.get("published") is not None else ""] if published else []
         if graded:
-            cells += [interval_text(row.get("score")), interval_text(row.get("difference"), signed=True)]
+            cells += [interval_text(row.get("score")), *theirs, interval_text(row.get("difference"), signed=True)]
+        else:
+            cells += theirs
         cells.append(percent(row.get("agreement")) if row["label"] != "none" else "")
         table.add_row(*cells, str(row["failed"]) if row["failed"] else "")
+    screen.print(table)
+    if published:
+        screen.print(published_note(body), markup=False)
+
+
+def print_summary(results: list[Results], retained: dict[str, Any] | None, screen: Console) -> None:
+    """Several runs in one table."""
+    from ..eval.summary import summary
+
+    heads, lines = summary(results, retained)
+    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in heads:
+        table.add_column(head, justify="left" if head == "method" else "right", no_wrap=head != "method")
+    last = None
+    for line in lines:
+        table.add_row(line[0] if line[0] != last else "", *line[1:])
+        last = line[0]
     screen.print(table)
 
 

@@ -1,6 +1,6 @@
 """The benchmark runner: one engine for every table, that survives crashes and scores in pairs."""
 
-from .config import RunConfig, find_config, load_config
+from .config import Plan, RunConfig, find_config, load_config, load_plan
 from .diff import Difference, compare_runs
 from .report import write_report
 from .results import Results, score_run
@@ -9,9 +9,11 @@ from .run import evaluate
 from .shard import Shard
 from .sources import load_suite
 from .suite import Sample, Suite, make_suite
+from .summary import write_summary
 
 __all__ = [
     "Difference",
+    "Plan",
     "Results",
     "Row",
     "RunConfig",
@@ -22,9 +24,11 @@ __all__ = [
     "evaluate",
     "find_config",
     "load_config",
+    "load_plan",
     "load_suite",
     "make_suite",
     "plan_rows",
     "score_run",
     "write_report",
+    "write_summary",
 ]

@@ -114,10 +114,15 @@ def score_run(folder: str | Path, metric: str | None = None) -> Results:
     for row, line in zip(rows, lines.values()):
         each = [covered[seed["key"]] for seed in line if seed["key"] in covered]
         row["coverage"] = {k: mean(c[k] for c in each) for k in ("mean", "worst")} if each else None
+    published = run.get("published")
+    values = {(p["label"], p["keep"]): p["value"] for p in (published or {"rows": []})["rows"]}
+    for row in rows:
+        row["published"] = values.get((row["label"], row["keep"]))
     costs = read_costs(folder)
     body = {
         "schema": SCHEMA,
         **{k: run[k] for k in ("name", "suite", "model", "protocol", "versions", "machine")},
+        "published": None if published is None else {k: published[k] for k in ("source", "model")},
         "rows": rows,
         "efficiency": None if costs is None else {k: v for k, v in costs.items() if k != "fingerprint"},
         "failures": _failures(scored),

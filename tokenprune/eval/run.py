@@ -67,6 +67,7 @@ def evaluate(
     dtype: str = "auto",
     device_map: str | dict[str, Any] | None = None,
     name: str = "",
+    published: dict[str, Any] | None = None,
     home: Path | None = None,
     force: bool = False,
     shard: Shard | None = None,
@@ -87,6 +88,7 @@ def evaluate(
         coverage: samples on which the distance of every visual token to the nearest one left is taken; 0 leaves it out.
         threads: torch threads; None leaves them alone.
         device_map: as `from_pretrained` takes it, instead of `device`: a model over several GPUs.
+        published: what a paper gives for some of the rows, to be shown beside them; see `published_table`.
         shard: which process of a run this is, where several share a folder; None: as the launcher says. All of them
             return the whole run's results; `Results.written` says which one has written them.
 
@@ -129,6 +131,7 @@ def evaluate(
             },
             "versions": versions(),
             "machine": machine(torch.device(chat.device)),
+            "published": published,
             "rows": [_row_record(row, status) for row, status in zip(rows, statuses)],
         }  # fmt: skip
         write_file(folder / RUN, json.dumps(body, indent=1))
