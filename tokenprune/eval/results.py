@@ -11,10 +11,10 @@ from statistics import mean
 from typing import Any
 
 from ..errors import InputError
+from .benchmarks.registry import get_scorer
 from .coverage import read_coverage
 from .efficiency import read_costs
 from .journal import Record, read_records, read_samples, write_file
-from .metrics import get_metric
 from .rows import NONE
 from .statistics import (
     Interval,
@@ -169,8 +169,13 @@ def _mean_of_seeds(each: Sequence[dict[str, float]], samples: dict[str, Any]) ->
 
 
 def score_of(metric: str, text: str, sample: dict[str, Any]) -> float:
-    """One answer's score under a metric by name."""
-    return float(get_metric(metric)(text, sample["answers"]))
+    """One answer's score under a metric, or a benchmark's scorer, by name."""
+    return float(get_scorer(metric).each(text, sample["answers"], facts_of(sample)))
+
+
+def facts_of(sample: dict[str, Any]) -> dict[str, Any]:
+    """What a scorer is told of a sample besides its answers."""
+    return {**sample.get("facts", {}), **{key: sample.get(key) for key in ("id", "kind", "group")}}
 
 
 def _line(

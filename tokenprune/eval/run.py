@@ -19,14 +19,14 @@ from ..media import Clip
 from ..methods import Reducer
 from ..patching import patch_model
 from .answer import Answer, Answerer
+from .benchmarks.registry import get_scorer
 from .coverage import measure_coverage
 from .efficiency import measure_rows
 from .facts import run_facts
 from .journal import Journal, Records, write_file, write_samples
 from .medium import fewer
-from .metrics import get_metric
 from .results import FILE as RESULTS
-from .results import Results, read_results, score_run
+from .results import Results, facts_of, read_results, score_run
 from .rows import BASELINES, FRAMES, PLAIN, RESIZE, SEEDS, Item, Row, plan_rows
 from .shard import Batch, Shard, one_at_a_time, plan_batches, stamp
 from .sources import load_suite
@@ -149,11 +149,11 @@ def evaluate(
 def _check_metric(suite: Suite) -> None:
     """Raise before the run what a metric would say of a sample's right answers after it."""
     for name in (suite.metric, *suite.also):
-        rate = get_metric(name)
+        rate = get_scorer(name).each
         for sample in suite.samples:
             if sample.answers:
                 try:
-                    rate("", list(sample.answers))
+                    rate("", list(sample.answers), facts_of(_sample_record(sample)))
                 except InputError as error:
                     raise InputError(f"suite {suite.name}, sample {sample.id}: {error}") from error
 
@@ -306,6 +306,7 @@ def _sample_record(sample: Sample) -> dict[str, Any]:
         "picture": sample.picture.name,
         "question": sample.question,
         "answers": list(sample.answers),
+        **({"facts": dict(sample.facts)} if sample.facts else {}),
     }
 
 

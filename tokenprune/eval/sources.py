@@ -34,7 +34,8 @@ def load_suite(spec: str | Mapping[str, Any], home: Path | None = None) -> Suite
     spec: `"scenes"`, `"documents"`, `"clips"`; `"questions.jsonl"`; `"folder"` of pictures with a `questions.jsonl` in
     it; or a mapping `{name: ..., **options}`. Options of files: `images` (folder that names are relative to), `metric`,
     `also` (further metrics), `max_new_tokens`, `frames` or `fps` of clips, `questions` (asked about every picture of a
-    folder without a listing; no answers are known). A line has an `image` or a `video`.
+    folder without a listing; no answers are known). A line has an `image` or a `video`. Or a public benchmark,
+    `{name: pope, root: /data/pope}`: see `benchmarks.load_benchmark`.
     home: folder that relative paths are relative to. Raises `InputError` naming the file and line.
     """
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
@@ -44,6 +45,10 @@ def load_suite(spec: str | Mapping[str, Any], home: Path | None = None) -> Suite
             return BUILT_IN[name](**options)
         except (TypeError, ValueError) as error:
             raise InputError(f"suite {name}: {error}") from error
+    from .benchmarks import is_benchmark, load_benchmark
+
+    if is_benchmark(name):
+        return load_benchmark(name, home, **options)
     path = Path(name).expanduser()
     path = path if path.is_absolute() or home is None else home / path
     if path.is_dir():
@@ -52,9 +57,10 @@ def load_suite(spec: str | Mapping[str, Any], home: Path | None = None) -> Suite
         return _from_listing(path, path.parent, options)
     if "/" in name or path.suffix:
         raise InputError(f"suite {name}: no such file or folder")
-    raise UnknownNameError(
-        f"no suite named {name!r}; {neighbours(name, BUILT_IN)}; or a JSONL file or a folder"
-    )
+    from .benchmarks import list_benchmarks
+
+    known = [*BUILT_IN, *list_benchmarks()]
+    raise UnknownNameError(f"no suite named {name!r}; {neighbours(name, known)}; or a JSONL file or a folder")
 
 
 def _from_folder(folder: Path, options: dict[str, Any]) -> Suite:

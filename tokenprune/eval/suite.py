@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ class Sample:
     picture: Loadable
     group: str  # samples of one group share a picture; statistics resample groups
     kind: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)  # what else its scorer needs, as plain data
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,10 @@ class Suite:
 
     def hash(self) -> str:
         """Sixteen hex digits of what is asked; tables that quote a suite quote this."""
-        lines = [f"{s.id}|{s.question}|{s.answers}|{s.group}|{s.kind}" for s in self.samples]
+        lines = [
+            f"{s.id}|{s.question}|{s.answers}|{s.group}|{s.kind}" + (f"|{dict(s.facts)}" if s.facts else "")
+            for s in self.samples
+        ]
         if "sampling" in self.about:  # other frames of the same clips are another question
             lines.append(str(self.about["sampling"]))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

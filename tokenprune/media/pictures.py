@@ -5,6 +5,7 @@ Whatever comes in leaves as an upright RGB `PIL.Image`; whatever cannot is an `I
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from dataclasses import dataclass
@@ -39,15 +40,18 @@ class Picture:
 
 
 def load_image(source: Any, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An upright RGB image from a path, a PIL image or an array.
+    """An upright RGB image from a path, the bytes of a file, a PIL image or an array.
 
-    source: path; `PIL.Image.Image`; array or CPU tensor (H, W), (H, W, C) or (C, H, W) with C in {1, 3, 4}, uint8
+    source: path; bytes; `PIL.Image.Image`; array or CPU tensor (H, W), (H, W, C) or (C, H, W) with C in {1, 3, 4}, uint8
     or floats in [0, 1]. Transparency is laid over white, 16-bit grey is scaled, EXIF orientation is applied.
     Raises `InputError`, naming the file, for anything else: missing, corrupt, animated, larger than `max_pixels`.
     """
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
+        _check_path(path, name or str(source))
         return _from_file(path, name or str(source), max_pixels)
+    if isinstance(source, bytes):
+        return _from_file(io.BytesIO(source), name or "the picture", max_pixels)
     if isinstance(source, Image.Image):
         label = name or getattr(source, "filename", "") or "the picture"
         return upright_rgb(source, label, max_pixels)
@@ -98,13 +102,12 @@ def _check_path(path: Path, label: str) -> None:
         raise InputError(f"{label}: is a video, not a picture; {LOAD_CLIP} it")
 
 
-def _from_file(path: Path, label: str, max_pixels: int) -> Image.Image:
-    _check_path(path, label)
+def _from_file(file: Path | io.BytesIO, label: str, max_pixels: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # Our own limit is checked below, from the header, before a pixel is decoded.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 return upright_rgb(image, label, max_pixels)
     except UnidentifiedImageError as error:
         raise InputError(

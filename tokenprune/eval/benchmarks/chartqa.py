@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from ..metrics import relaxed
 from ..metrics.answers import TOLERANCE
 from ..metrics.text import one_line
-from .scoring import Facts
+from .base import Asked, Benchmark, Part, Place, Row
+from .fields import ANY_TEXT, PICTURE, TEXT
+from .scoring import Facts, Scorer
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?%?")
 _YEAR = re.compile(r"(?:1[5-9]|20)\d\d")
@@ -46,3 +48,28 @@ def _right(said: str, truth: str) -> bool:
         values = {a, a / 100} if said.endswith("%") else {a, 100 * a}
         return any(abs(value - b) <= TOLERANCE * abs(b) for value in values)
     return abs(a - b) <= TOLERANCE * abs(b)
+
+
+ASK = "\nAnswer the question with a single word."
+
+
+def _ask(row: Row, place: Place) -> list[Asked]:
+    kind = row["type"].removesuffix("_test") or None
+    return [Asked(str(place.number), row["question"] + ASK, (row["answer"],), kind)]
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="chartqa",
+        title="ChartQA, test",
+        ids=("lmms-lab-encoder/ChartQA", "lmms-lab/ChartQA"),
+        parts=(Part(None, "test"),),
+        fields={"type": ANY_TEXT, "question": TEXT, "answer": TEXT, "image": PICTURE},
+        ask=_ask,
+        max_new_tokens=16,
+        lmms=Scorer(lmms),
+        strict=Scorer(strict),
+        prompt="{question}" + ASK,
+        rows="2,500",
+    ),
+)

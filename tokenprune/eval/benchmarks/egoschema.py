@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .letters import choice_score
-from .scoring import Facts, drawn
+from .base import Asked, Benchmark, Part, Place, Row
+from .fields import ID, INDEX, OPTIONS, TEXT
+from .letters import ASK, by_letter, choice_score, right_letter, without_letter
+from .scoring import Facts, Scorer, drawn
 
 _LONG = 5  # words of an answer from which an option's text is looked for
 
@@ -17,7 +19,12 @@ def lmms_letter(output: str, options: Mapping[str, str]) -> str:
     for mark in ",.!?;:'":
         text = text.strip(mark)
     text = f" {text} "
-    places = [(at, one) for one in options for form in (f"({one})", f"{one} ", f"{one}.") if (at := text.find(form)) >= 0]
+    places = [
+        (at, one)
+        for one in options
+        for form in (f"({one})", f"{one} ", f"{one}.")
+        if (at := text.find(form)) >= 0
+    ]
     if not places and len(text.split()) > _LONG:
         lines = {one: f"{one}. {option}".lower() for one, option in options.items()}
         places = [(at, one) for one, line in lines.items() if (at := text.lower().find(line)) >= 0]
@@ -36,3 +43,34 @@ def lmms(output: str, answers: Sequence[str], facts: Facts) -> float:
 def strict(output: str, answers: Sequence[str], facts: Facts) -> float:
     """1 if the output names the right option beyond doubt; nothing is drawn."""
     return choice_score(output, answers, facts["options"])
+
+
+def _ask(row: Row, place: Place) -> list[Asked]:
+    options = by_letter([without_letter(option) for option in row["option"]])
+    lines = "\n".join(row["option"])
+    video = str(row["video_idx"])
+    answer = right_letter(options, row["answer"])
+    return [
+        Asked(
+            video, f"{row['question']}\n{lines}\n{ASK}", (answer,), None, video, {"options": options}, video
+        )
+    ]
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="egoschema",
+        title="EgoSchema, the subset with public answers",
+        aliases=("egoschema_subset",),
+        ids=("lmms-eval/egoschema", "lmms-lab/egoschema"),
+        parts=(Part("Subset", "test", "videos"),),
+        fields={"video_idx": ID, "question": TEXT, "option": OPTIONS, "answer": INDEX},
+        ask=_ask,
+        max_new_tokens=16,
+        lmms=Scorer(lmms),
+        strict=Scorer(strict),
+        prompt="{question}\n{options}\n" + ASK,
+        rows="500",
+        image=None,
+    ),
+)

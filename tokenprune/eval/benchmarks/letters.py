@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from ...errors import InputError
 from ..metrics import plain
 from ..metrics.text import one_line
 
@@ -18,6 +20,7 @@ _DRESSED = (
 )  # fmt: skip
 _PHRASE = re.compile(r"(?:(?:answer|choice|option) is|I choose)(.*)", re.IGNORECASE | re.DOTALL)
 _STATED = re.compile(r"(?:answer|option|choice|choose)(?:\s+is)?\s*:?\s*[(\[*]*([A-Z])\b(?!')", re.IGNORECASE)
+_OWN_LETTER = re.compile(r"^\s*[A-E][.):]\s*")
 _LEADING = re.compile(r"[\s(\[*\"']*([A-Za-z])(?:[.,:;)\]*\"']|\s*$)")
 
 
@@ -27,8 +30,21 @@ def by_letter(options: Sequence[str]) -> dict[str, str]:
 
 
 def listed(options: Mapping[str, str]) -> str:
-    """"A. a cat", "B. a dog", ... a line each."""
+    """ "A. a cat", "B. a dog", ... a line each."""
     return "\n".join(f"{letter}. {option}" for letter, option in options.items())
+
+
+def right_letter(options: Mapping[str, str], index: Any) -> str:
+    """The letter of the option with this number, from 0 on; `InputError` where there is none."""
+    number = int(index)
+    if not 0 <= number < len(options):
+        raise InputError(f"the right answer is option {number} of {len(options)}, counted from 0")
+    return list(options)[number]
+
+
+def without_letter(option: str) -> str:
+    """ "A. a cat" as "a cat"."""
+    return _OWN_LETTER.sub("", option)
 
 
 def extract(text: str, letters: str = "ABCDEFG") -> str:
@@ -100,7 +116,9 @@ def _named(text: str, options: Mapping[str, str]) -> str:
     folded = one_line(text.casefold())
     texts = {letter: plain(option) for letter, option in options.items()}
     found = [
-        letter for letter, option in texts.items() if option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", folded)
+        letter
+        for letter, option in texts.items()
+        if option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", folded)
     ]
     inside = {a for a in found for b in found if texts[a] != texts[b] and texts[a] in texts[b]}
     found = [letter for letter in found if letter not in inside]

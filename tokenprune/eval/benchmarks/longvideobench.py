@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .letters import by_letter, choice_score
-from .scoring import Facts, drawn
+from .base import Asked, Benchmark, Part, Place, Row, first_of
+from .fields import ID, INDEX, TEXT, Field
+from .letters import ASK, by_letter, choice_score, listed, right_letter
+from .scoring import Facts, Scorer, drawn
 
 _PREFIXES = (
     "The best answer is", "The correct answer is", "The answer is", "The answer", "The best option is",
@@ -35,3 +37,36 @@ def lmms(output: str, answers: Sequence[str], facts: Facts) -> float:
 def strict(output: str, answers: Sequence[str], facts: Facts) -> float:
     """1 if the output names the right option; nothing is drawn."""
     return choice_score(output, answers, by_letter(facts["options"]))
+
+
+def _ask(row: Row, place: Place) -> list[Asked]:
+    texts = [row.get(f"option{n}") for n in range(5)]
+    options = by_letter([text for text in texts if isinstance(text, str) and text != "N/A"])
+    question = f"{row['question']}\n{listed(options)}\n\n{ASK}\n"
+    answer = right_letter(options, row["correct_choice"])
+    video, facts = row["video_path"], {"options": list(options.values())}
+    return [Asked(str(row["id"]), question, (answer,), first_of(row, "duration_group"), video, facts, video)]
+
+
+_OPTION = Field('a text, "N/A" where there is none', lambda v: isinstance(v, str))
+BENCHMARKS = (
+    Benchmark(
+        name="longvideobench",
+        title="LongVideoBench, validation, without subtitles",
+        aliases=("longvideobench_val_v",),
+        ids=("longvideobench/LongVideoBench",),
+        parts=(Part(None, "validation", "videos"),),
+        fields={
+            "id": ID, "video_path": TEXT, "question": TEXT, "option0": _OPTION, "option1": _OPTION,
+            "option2": _OPTION.or_nothing(), "option3": _OPTION.or_nothing(), "option4": _OPTION.or_nothing(),
+            "correct_choice": INDEX,
+        },
+        ask=_ask,
+        max_new_tokens=32,
+        lmms=Scorer(lmms),
+        strict=Scorer(strict),
+        prompt="{question}\nA. ...\nB. ...\n\n" + ASK + "\n",
+        rows="1,337",
+        image=None,
+    ),
+)  # fmt: skip

@@ -8,7 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..metrics import mme_images, mme_label, mme_scores
-from .scoring import Facts, OfRows, firsts
+from ..metrics.aggregates import MME_COGNITION, MME_PERCEPTION
+from .base import Asked, Benchmark, Part, Place, Row
+from .fields import ID, PICTURE, TEXT, YES_NO, Field
+from .gqa import SHORT
+from .scoring import Facts, OfRows, Scorer, firsts
 from .yesno import first_word
 
 
@@ -59,3 +63,29 @@ def _totals(
         return mme_scores(names[chosen], scores[chosen]) if chosen.size else {}
 
     return of
+
+
+def _ask(row: Row, place: Place) -> list[Asked]:
+    question = row["question"].strip().removesuffix(" Please answer yes or no.")
+    image = f"{row['category']}/{row['question_id']}"
+    return [Asked(image, question + SHORT, (row["answer"],), row["category"], image)]
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="mme",
+        title="MME",
+        ids=("lmms-lab-encoder/MME", "lmms-lab/MME"),
+        parts=(Part(None, "test"),),
+        fields={
+            "question_id": ID, "question": TEXT, "answer": YES_NO, "image": PICTURE,
+            "category": Field("one of MME's categories", lambda v: v in (*MME_PERCEPTION, *MME_COGNITION)),
+        },
+        ask=_ask,
+        max_new_tokens=16,
+        lmms=Scorer(lmms, lmms_totals, "perception", 1.0),
+        strict=Scorer(strict, strict_totals, "perception", 1.0),
+        prompt="{question without its last sentence}" + SHORT,
+        rows="2,374",
+    ),
+)  # fmt: skip

@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 
 from ..metrics.text import one_line
-from .scoring import Facts
+from .base import Asked, Benchmark, Part, Place, Row
+from .fields import PICTURE, TEXT, TEXT_OR_TEXTS
+from .scoring import Facts, Scorer
 
 FORMULAS = "HME100k"
 """The source of handwritten formulas, which are compared without blanks and with their case."""
@@ -42,3 +44,36 @@ def _stands_in(answer: str, text: str) -> bool:
     before = r"(?<![a-z0-9])" if re.match(r"[a-z0-9]", answer) else ""
     behind = r"(?![a-z0-9])" if re.search(r"[a-z0-9]$", answer) else ""
     return re.search(before + re.escape(answer) + behind, text) is not None
+
+
+def _ask(row: Row, place: Place) -> list[Asked]:
+    answer = row["answer"]
+    answers = (answer,) if isinstance(answer, str) else tuple(answer)
+    return [
+        Asked(
+            str(place.number),
+            row["question"],
+            answers,
+            row["question_type"],
+            facts={"dataset": row["dataset"]},
+        )
+    ]
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="ocrbench",
+        title="OCRBench",
+        ids=("echo840/OCRBench",),
+        parts=(Part(None, "test"),),
+        fields={
+            "dataset": TEXT, "question": TEXT, "question_type": TEXT, "answer": TEXT_OR_TEXTS, "image": PICTURE,
+        },
+        ask=_ask,
+        max_new_tokens=128,
+        lmms=Scorer(lmms),
+        strict=Scorer(strict),
+        prompt="{question}",
+        rows="1,000",
+    ),
+)  # fmt: skip

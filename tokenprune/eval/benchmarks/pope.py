@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..metrics import pope_codes, pope_scores, yesno
-from .scoring import Facts, OfRows
+from .base import Asked, Benchmark, Part, Place, Row, first_of
+from .fields import ID, PICTURE, TEXT, YES_NO
+from .gqa import SHORT
+from .scoring import Facts, OfRows, Scorer
 from .yesno import first_word, first_word_codes
 
 KINDS = ("adversarial", "popular", "random")
@@ -58,3 +61,34 @@ def _totals(
         return found
 
     return of
+
+
+def _ask(row: Row, place: Place) -> list[Asked]:
+    kind = row.get("category") or place.part.split
+    group = first_of(row, "image_source")
+    return [Asked(f"{kind}-{row['question_id']}", row["question"] + SHORT, (row["answer"],), kind, group)]
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="pope",
+        title="POPE",
+        aliases=("pope_full",),
+        ids=("lmms-lab-encoder/POPE", "lmms-lab/POPE"),
+        parts=(Part(None, "test"),),
+        configs=dict.fromkeys(KINDS, "Full"),
+        fields={
+            "question_id": ID,
+            "question": TEXT,
+            "answer": YES_NO,
+            "image": PICTURE,
+            "category": TEXT.or_nothing(),
+        },
+        ask=_ask,
+        max_new_tokens=128,
+        lmms=Scorer(lmms, lmms_totals, "f1"),
+        strict=Scorer(strict, strict_totals, "f1"),
+        prompt="{question}" + SHORT,
+        rows="9,000",
+    ),
+)

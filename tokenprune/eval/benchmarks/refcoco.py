@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .scoring import Facts, OfRows, mean_of
+from ...errors import InputError
+from .base import Asked, Benchmark, Part, Place, Row, first_of
+from .fields import BOX, ID, PICTURE, TEXTS
+from .scoring import Facts, OfRows, Scorer, mean_of
 
 Box = tuple[float, float, float, float]
 HIT = 0.5
@@ -33,7 +36,9 @@ def written_box(text: str, facts: Facts) -> Box:
     if not found:
         return NOWHERE
     left, top, right, bottom = _floats(found[-1])
-    width, height = {"unit": (1, 1), "thousand": (1000, 1000)}.get(facts.get("boxes", "unit")) or facts["size"]
+    width, height = {"unit": (1, 1), "thousand": (1000, 1000)}.get(facts.get("boxes", "unit")) or facts[
+        "size"
+    ]
     return left / width, top / height, right / width, bottom / height
 
 
@@ -89,3 +94,52 @@ def _totals(
     overlap = np.array([iou(found, box(answer[0])) for found, answer in zip(boxes, answers)])
     lost = np.array([found == NOWHERE for found in boxes], dtype=float)
     return lambda rows: {"iou": mean_of(overlap, rows), "unparsed": mean_of(lost, rows)}
+
+
+PROMPT = (
+    "Bounding box coordinates are specified in the format (top-left x, top-left y, bottom-right x, bottom-right y). "
+    "All values are floating point numbers bounded between 0 and 1. Please provide the bounding box coordinate of the "
+    "region this sentence describes: "
+)
+UNITS = ("unit", "thousand", "pixels")
+
+
+def _ask(row: Row, place: Place) -> list[Asked]:
+    boxes = place.options["boxes"]
+    if boxes not in UNITS:
+        raise InputError(f"option boxes={boxes!r}: one of {', '.join(UNITS)}")
+    wide, high = size = place.size()
+    left, top, width, height = row["bbox"]
+    shares = (left / wide, top / high, (left + width) / wide, (top + height) / high)
+    answer = f"[{', '.join(f'{share:.6f}' for share in shares)}]"
+    facts = {"size": list(size), "boxes": boxes}
+    group = first_of(row, "file_name")
+    return [
+        Asked(f"{row['question_id']}-{n}", PROMPT + sentence, (answer,), group=group, facts=facts)
+        for n, sentence in enumerate(row["answer"])
+    ]
+
+
+def _of(name: str, dataset: str, title: str, rows: str) -> Benchmark:
+    return Benchmark(
+        name=name,
+        title=title,
+        aliases=(f"{dataset.lower().replace('plus', '+')}_bbox_rec_val",),
+        ids=(f"lmms-lab-encoder/{dataset}", f"lmms-lab/{dataset}"),
+        parts=(Part(None, "val"),),
+        fields={"question_id": ID, "answer": TEXTS, "bbox": BOX, "image": PICTURE},
+        ask=_ask,
+        max_new_tokens=64,
+        lmms=Scorer(lmms, lmms_totals),
+        strict=Scorer(strict, strict_totals),
+        prompt=PROMPT + "{sentence}",
+        rows=rows,
+        options={"boxes": "unit"},
+    )
+
+
+BENCHMARKS = (
+    _of("refcoco", "RefCOCO", "RefCOCO, comprehension, val", "8,811, one a sentence"),
+    _of("refcoco+", "RefCOCOplus", "RefCOCO+, comprehension, val", "one a sentence"),
+    _of("refcocog", "RefCOCOg", "RefCOCOg, comprehension, val", "one a sentence"),
+)

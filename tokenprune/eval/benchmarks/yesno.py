@@ -11,7 +11,7 @@ _FIRST_WORD = re.compile(r"\W*([A-Za-z]+)")
 
 
 def first_word(text: str) -> str:
-    """"yes" or "no" where that is the first word, else ""; "Yes." and "No, there is not" are answers too."""
+    """ "yes" or "no" where that is the first word, else ""; "Yes." and "No, there is not" are answers too."""
     found = _FIRST_WORD.match(text)
     word = found.group(1).lower() if found else ""
     return word if word in ("yes", "no") else ""
