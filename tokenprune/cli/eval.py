@@ -35,6 +35,7 @@ def evaluate_command(
     device_map: str = typer.Option(None, "--device-map", help="Such as auto: one model over several GPUs."),
     threads: int = typer.Option(None, "--threads", min=1, help="Torch threads."),
     only: str = typer.Option(None, "--only", help="Of a file with several runs those of these names."),
+    data: Path = typer.Option(None, "--data", help="A folder of datasets: DATA/pope is read and not the hub."),
     shard: str = typer.Option(None, "--shard", help="0/3: the first of three processes; launchers tell it."),
     out: Path = typer.Option(None, "--out", help="The run's folder; default out/eval/NAME."),
     force: bool = typer.Option(False, "--force", help="Go on in a folder that holds another run."),
@@ -45,7 +46,7 @@ def evaluate_command(
     A run that stopped goes on with the same command. Exit code 1: more samples failed than allowed.
     """
     from ..compare.settings import parse_keeps
-    from ..eval import Shard, find_config, load_plan, write_summary
+    from ..eval import Shard, find_config, load_plan, with_data, write_summary
 
     plan = load_plan(find_config(config))
     given: dict[str, Any] = {
@@ -58,6 +59,7 @@ def evaluate_command(
     place = Shard.from_environment() if shard is None else Shard.parse(shard)
     home, several = out or Path("out/eval") / plan.name, len(plan.runs) > 1
     chosen = plan.runs if only is None else [_named(plan.runs, n.strip()) for n in only.split(",")]
+    chosen = chosen if data is None else [with_data(run, data) for run in chosen]
     done: list[Results] = []
     failures = 0
     for run in chosen:

@@ -1,6 +1,6 @@
 """The benchmark runner: one engine for every table, that survives crashes and scores in pairs."""
 
-from .config import Plan, RunConfig, find_config, load_config, load_plan
+from .config import Plan, RunConfig, find_config, load_config, load_plan, with_data
 from .diff import Difference, compare_runs
 from .report import write_report
 from .results import Results, score_run
@@ -29,6 +29,7 @@ __all__ = [
     "make_suite",
     "plan_rows",
     "score_run",
+    "with_data",
     "write_report",
     "write_summary",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..errors import InputError, UnknownNameError, neighbours
+from .benchmarks import is_benchmark
 from .rows import SEEDS, Item
 
 
@@ -108,6 +109,15 @@ def published_table(path: Path, values: Any, source: str, model: str) -> dict[st
     if not rows or not all(isinstance(row["value"], (int, float)) for row in rows):
         raise InputError(f"{path}: published values are numbers by row, or by row and keep, not {values!r}")
     return {"source": source, "model": model, "rows": rows}
+
+
+def with_data(run: RunConfig, folder: Path) -> RunConfig:
+    """The run with its benchmark's rows from `folder`/NAME in place of the hub, where that is there."""
+    suite = {"name": run.suite} if isinstance(run.suite, str) else dict(run.suite)
+    root = folder / str(suite.get("name", ""))
+    if not is_benchmark(str(suite.get("name", ""))) or not root.exists():
+        return run
+    return replace(run, suite={**suite, "root": str(root.resolve())})
 
 
 BUNDLED = (Path(__file__).resolve().parents[1] / "configs", Path(__file__).resolve().parents[2] / "configs")

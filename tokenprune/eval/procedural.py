@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..chat import Medium
-from ..media import Clip
 from ..errors import InputError
+from ..media import Clip
 from .suite import Sample, Suite, make_suite
 
 
