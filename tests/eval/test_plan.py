@@ -85,7 +85,7 @@ def test_runs_take_what_they_do_not_say_from_the_rest(tmp_path):
         ("second", 4, [0.25, 4]),
     ]
     assert plan.runs[0].published == {
-        "source": "arXiv:0000.00000, table 1", "model": "of-the-paper/model-7b",
+        "source": "arXiv:0000.00000, table 1", "model": "of-the-paper/model-7b", "total": "",
         "rows": [
             {"label": "none", "keep": None, "value": 64.6}, {"label": "flashvlm", "keep": 0.25, "value": 61.5},
             {"label": "flashvlm", "keep": 4, "value": 60},

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from ..errors import TokenPruneError
+from ..errors import InputError, TokenPruneError
 from .app import app, console, warn
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @app.command("eval")
 def evaluate_command(
-    config: str = typer.Argument(..., help="A YAML file, or the name of a bundled one such as scenes."),
+    config: str = typer.Argument(None, help="A YAML file, or the name of a bundled one such as scenes."),
     model: str = typer.Option(None, "--model", help="Embedded model, local folder or Hugging Face id."),
     methods: str = typer.Option(None, "--methods", help="Comma-separated, instead of the file's."),
     keep: str = typer.Option(None, "--keep", help="Shares or counts, such as 0.5,25%,64."),
@@ -40,6 +41,11 @@ def evaluate_command(
     out: Path = typer.Option(None, "--out", help="The run's folder; default out/eval/NAME."),
     force: bool = typer.Option(False, "--force", help="Go on in a folder that holds another run."),
     max_failures: int = typer.Option(0, "--max-failures", min=0, help="Exit with 1 above this many."),
+    check: str = typer.Option(
+        None, "--check", help="Only read the first row of a benchmark such as pope, or of a YAML file's suite."
+    ),
+    root: str = typer.Option(None, "--root", help="With --check: the file or folder with its rows."),
+    media: str = typer.Option(None, "--media", help="With --check: the folder of its clips."),
 ) -> None:
     """Answer a suite unpruned, blind, and pruned by every method at every budget; write tables and plots.
 
@@ -48,6 +54,11 @@ def evaluate_command(
     from ..compare.settings import parse_keeps
     from ..eval import Shard, find_config, load_plan, with_data, write_summary
 
+    if check is not None:
+        print_check(check, root, media, console())
+        return
+    if config is None:
+        raise InputError("name a YAML file or a bundled configuration such as scenes, or a benchmark with --check")
     plan = load_plan(find_config(config))
     given: dict[str, Any] = {
         "model": model, "limit": limit, "batch": batch, "metric": metric, "efficiency": efficiency,
@@ -142,7 +153,6 @@ def diff(
     as_json: bool = typer.Option(False, "--json", help="Plain data instead of a table."),
 ) -> None:
     """Compare two runs of one suite, sample by sample."""
-    from ..errors import InputError
     from ..eval import compare_runs
 
     if len(rows) not in (0, 2):
@@ -154,9 +164,42 @@ def diff(
         print_differences(found, console())
 
 
+def print_check(name: str, root: str | None, media: str | None, screen: Console) -> None:
+    """The first row of a benchmark, field by field, and what is asked of it. Raises `InputError` for a wrong field."""
+    from ..eval import find_config, load_plan
+    from ..eval.benchmarks import check_benchmark, is_benchmark
+    from ..eval.medium import size_of
+    from .progress import hush
+
+    hush()
+    home, suite = None, {"name": name}
+    if not is_benchmark(name):
+        run = load_plan(find_config(name)).runs[0]
+        home, suite = run.home, {"name": run.suite} if isinstance(run.suite, str) else dict(run.suite)
+    label = str(suite.pop("name"))
+    if not is_benchmark(label):
+        raise InputError(f"{name}: its suite is {label!r}, which is no public benchmark")
+    given = {key: str(Path(value).absolute()) for key, value in (("root", root), ("media", media)) if value}
+    found = check_benchmark(label, home, **{**suite, **given})
+    part = " ".join(filter(None, (found.part.config, found.part.split)))
+    screen.print(f"\n[bold]{found.benchmark.title}[/], {part}: the first row is as it has to be")
+    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ("field", "has to be", "is"):
+        table.add_column(head)
+    for row in found.fields:
+        table.add_row(*map(escape, row))
+    screen.print(table)
+    wide, high = size_of(found.medium)
+    frames = len(getattr(found.medium, "frames", ()))
+    shape = f"{frames} frames of {wide} x {high}" if frames else f"{wide} x {high} pixels"
+    screen.print(f"\nasked, with {shape}:", style="bold")
+    screen.print(found.asked.question, markup=False)
+    screen.print(f"right: {' | '.join(found.asked.answers) or 'not known'}", style="bold", markup=False)
+
+
 def print_results(results: Results, screen: Console) -> None:
     """The table of a run: one line a row."""
-    from ..eval.report import interval_text, keep_text, percent, published_note
+    from ..eval.report import beside, interval_text, keep_text, percent, published_note
 
     body = results.body
     graded = any("score" in r for r in results.rows)
@@ -168,7 +211,7 @@ def print_results(results: Results, screen: Console) -> None:
     )
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("method")
-    published = ["published"] * bool(body.get("published"))
+    published = ["ours / published"] * bool(body.get("published"))
     scored = ["score", *published, "against unpruned"] if graded else published
     for head in ("keep", "tokens", *scored, "agrees", "failed"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -184,7 +227,7 @@ def print_results(results: Results, screen: Console) -> None:
             continue
         tokens = row.get("tokens")
         cells.append("" if tokens is None else f"{tokens['equivalent']:.1f}")
-        theirs = [f"{row['published']:g}" if row.get("published") is not None else ""] if published else []
+        theirs = ["" if row.get("published") is None else " / ".join(beside(row, body))] if published else []
         if graded:
             cells += [interval_text(row.get("score")), *theirs, interval_text(row.get("difference"), signed=True)]
         else:
@@ -194,6 +237,7 @@ def print_results(results: Results, screen: Console) -> None:
     screen.print(table)
     if published:
         screen.print(published_note(body), markup=False)
+    _print_headline(results, screen)
 
 
 def print_summary(results: list[Results], retained: dict[str, Any] | None, screen: Console) -> None:
@@ -209,6 +253,17 @@ def print_summary(results: list[Results], retained: dict[str, Any] | None, scree
         table.add_row(line[0] if line[0] != last else "", *line[1:])
         last = line[0]
     screen.print(table)
+
+
+def _print_headline(results: Results, screen: Console) -> None:
+    """The number that papers report, where it is no mean over samples."""
+    from ..eval.benchmarks import get_scorer
+
+    metric = results.body["suite"]["metric"]
+    name, plain = get_scorer(metric).headline, results.row("none").get("totals", {}).get(metric, {})
+    if name in plain:
+        value = get_scorer(metric).scale * plain[name]["value"]
+        screen.print(f"{name} of the unpruned answers: [bold]{value:.1f}[/]; of every row in report.md")
 
 
 def print_differences(found: list[Difference], screen: Console) -> None:

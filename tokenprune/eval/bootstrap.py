@@ -164,6 +164,30 @@ def ratio_bootstrap(
     return _interval(second.sum() / first.sum(), shares, level)
 
 
+def bootstrap_all(
+    statistic: Callable[[np.ndarray], dict[str, float]],
+    n: int,
+    groups: Groups = None,
+    *,
+    resamples: int = 1_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """As `bootstrap`, of several statistics of the same draws, by name.
+
+    A name that a draw does not have, a category without a sample, is left out of that draw; the value of every name
+    is that of the whole. `statistic` is called resamples + 1 times.
+    """
+    _check(resamples, level)
+    if n < 1:
+        raise InputError(f"a bootstrap needs at least one sample, not {n}")
+    whole = statistic(np.arange(n))
+    rows, count = _members(groups, n)
+    drawn = [statistic(rows(numbers)) for block in _draws(count, resamples, seed) for numbers in block]
+    found = {name: np.array([one[name] for one in drawn if name in one]) for name in whole}
+    return {name: _interval(value, found[name], level) for name, value in whole.items() if found[name].size}
+
+
 def bootstrap(
     statistic: Callable[[np.ndarray], float],
     n: int,
@@ -181,6 +205,18 @@ def bootstrap(
     _check(resamples, level)
     if n < 1:
         raise InputError(f"a bootstrap needs at least one sample, not {n}")
+    rows, count = _members(groups, n)
+    value = statistic(np.arange(n))
+    found = np.array([statistic(rows(drawn)) for block in _draws(count, resamples, seed) for drawn in block])
+    if np.isnan(value) or np.isnan(found).any():
+        raise InputError(
+            f"the statistic is NaN for the samples or one of {resamples} resamples of {count} groups"
+        )
+    return _interval(value, found, level)
+
+
+def _members(groups: Groups, n: int) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """A function from group numbers to the numbers of all their samples, and how many groups there are."""
     codes, count = group_codes(groups, n)
     members = np.argsort(codes, kind="stable")  # samples, group by group
     sizes = np.bincount(codes, minlength=count)
@@ -191,10 +227,4 @@ def bootstrap(
         ends = np.cumsum(taken)
         return members[np.repeat(starts[drawn] - (ends - taken), taken) + np.arange(ends[-1])]
 
-    value = statistic(np.arange(n))
-    found = np.array([statistic(rows(drawn)) for block in _draws(count, resamples, seed) for drawn in block])
-    if np.isnan(value) or np.isnan(found).any():
-        raise InputError(
-            f"the statistic is NaN for the samples or one of {resamples} resamples of {count} groups"
-        )
-    return _interval(value, found, level)
+    return rows, count

@@ -100,15 +100,18 @@ def _run(path: Path, body: dict[str, Any], alone: bool) -> RunConfig:
 def published_table(path: Path, values: Any, source: str, model: str) -> dict[str, Any]:
     """`{row: value}` or `{row: {keep: value}}` of a file as plain data, with where it was published and of what model.
 
-    Values are in the unit that the paper's table has them in.
+    Values are in the unit that the paper's table has them in. A `total` among the rows names what they are where that
+    is not the benchmark's headline, such as `perception + cognition` of MME.
     """
     rows: list[dict[str, Any]] = []
-    for label, found in values.items() if isinstance(values, dict) else ():
+    values = dict(values) if isinstance(values, dict) else {}
+    total = str(values.pop("total", ""))
+    for label, found in values.items():
         each = found if isinstance(found, dict) else {None: found}
         rows += [{"label": str(label), "keep": keep, "value": value} for keep, value in each.items()]
     if not rows or not all(isinstance(row["value"], (int, float)) for row in rows):
-        raise InputError(f"{path}: published values are numbers by row, or by row and keep, not {values!r}")
-    return {"source": source, "model": model, "rows": rows}
+        raise InputError(f"{path}: published values are numbers by row, or by row and keep")
+    return {"source": source, "model": model, "total": total, "rows": rows}
 
 
 def with_data(run: RunConfig, folder: Path) -> RunConfig:

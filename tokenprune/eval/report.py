@@ -11,6 +11,7 @@ from typing import Any
 from .journal import write_file
 from .results import Results
 from .rows import NONE
+from .totals import reported
 
 Row = dict[str, Any]
 
@@ -137,8 +138,14 @@ def _parts(body: dict[str, Any]) -> Iterator[str]:
         if plain.get("kinds"):
             yield "## Kinds of question, points"
             yield _kinds(body)
-        for metric in plain.get("metrics", {}):
+        for metric in plain.get("totals", {}):
+            yield f"## All answers together, by {metric}"
+            yield totals(body, metric)
+        for metric, found in plain.get("metrics", {}).items():
             yield f"## The same answers by {metric}, points"
+            if found.get("differs"):
+                share = percent(found["differs"])
+                yield f"It scores {share} % of the unpruned answers otherwise than {suite['metric']} does."
             yield _other_metric(body, metric)
         if plain.get("answers"):
             yield "## What was answered, % of a kind's answers"
@@ -160,6 +167,27 @@ def _parts(body: dict[str, Any]) -> Iterator[str]:
     machine, versions = body["machine"], body["versions"]
     yield "## Made with"
     yield ", ".join(f"{k} {v}" for k, v in {**versions, **machine}.items()) + "."
+
+
+def totals(body: dict[str, Any], metric: str) -> str:
+    """What only all answers together have, the number that papers report first; in points, MME's in its own unit."""
+    from .benchmarks.registry import get_scorer
+
+    scorer = get_scorer(metric)
+    rows = [r for r in body["rows"] if r.get("totals", {}).get(metric)]
+    names = list(dict.fromkeys(name for r in rows for name in r["totals"][metric]))
+    names.sort(key=lambda name: name != scorer.headline)
+    lines = [
+        [f"`{r['label']}`", keep_text(r["keep"]), *(_total(r["totals"][metric].get(n), scorer.scale) for n in names)]
+        for r in rows
+    ]
+    return table(["row", "keep", *names], lines, left=2)
+
+
+def _total(found: dict[str, Any] | None, scale: float) -> str:
+    if not found or "value" not in found:
+        return ""
+    return f"{scale * found['value']:.1f} ({scale * found['low']:.1f} to {scale * found['high']:.1f})"
 
 
 def _every_row(body: dict[str, Any]) -> str:
@@ -189,11 +217,17 @@ def published_note(body: dict[str, Any]) -> str:
 def published_rows(body: dict[str, Any]) -> str:
     """Ours beside theirs, for every row that has been published."""
     lines = [
-        [f"`{r['label']}`", keep_text(r["keep"]), score_cell(r), f"{r['published']:g}"]
+        [f"`{r['label']}`", keep_text(r["keep"]), *beside(r, body)]
         for r in body["rows"]
         if r.get("published") is not None
     ]
     return table(["row", "keep", "ours", "published"], lines, left=2)
+
+
+def beside(row: Row, body: dict[str, Any]) -> tuple[str, str]:
+    """(ours, theirs) in the unit of the paper's table."""
+    ours = reported(row, body["suite"]["metric"], body["published"]["total"])
+    return "-" if ours is None else f"{ours:.1f}", f"{row['published']:g}"
 
 
 def coverage_cell(row: Row) -> str:

@@ -30,6 +30,7 @@ from .statistics import (
     paired_ttest,
     ratio_bootstrap,
 )
+from .totals import facts_of, score_totals
 
 SCHEMA = "tokenprune.eval/1"
 FILE = "results.json"
@@ -108,7 +109,7 @@ def score_run(folder: str | Path, metric: str | None = None) -> Results:
     if not base.texts or not base.texts[0]:
         reason = next(iter(base.errors.values()), "nothing was answered yet")
         raise InputError(f"{folder}: the unpruned model answered no sample: {reason}")
-    rows = [_line(rows[0], len(rows), scored[place], base, samples, run) for place, rows in lines.items()]
+    rows = [_line(rows[0], len(rows), scored[place], base, samples, run, name) for place, rows in lines.items()]
     _adjust(rows)
     covered = (read_coverage(folder) or {"rows": {}})["rows"]
     for row, line in zip(rows, lines.values()):
@@ -122,7 +123,7 @@ def score_run(folder: str | Path, metric: str | None = None) -> Results:
     body = {
         "schema": SCHEMA,
         **{k: run[k] for k in ("name", "suite", "model", "protocol", "versions", "machine")},
-        "published": None if published is None else {k: published[k] for k in ("source", "model")},
+        "published": None if published is None else {k: published[k] for k in ("source", "model", "total")},
         "rows": rows,
         "efficiency": None if costs is None else {k: v for k, v in costs.items() if k != "fingerprint"},
         "failures": _failures(scored),
@@ -173,13 +174,14 @@ def score_of(metric: str, text: str, sample: dict[str, Any]) -> float:
     return float(get_scorer(metric).each(text, sample["answers"], facts_of(sample)))
 
 
-def facts_of(sample: dict[str, Any]) -> dict[str, Any]:
-    """What a scorer is told of a sample besides its answers."""
-    return {**sample.get("facts", {}), **{key: sample.get(key) for key in ("id", "kind", "group")}}
-
-
 def _line(
-    row: dict[str, Any], seeds: int, found: Scored, base: Scored, samples: dict[str, Any], run: dict[str, Any]
+    row: dict[str, Any],
+    seeds: int,
+    found: Scored,
+    base: Scored,
+    samples: dict[str, Any],
+    run: dict[str, Any],
+    metric: str,
 ) -> dict[str, Any]:
     out: dict[str, Any] = {
         "label": row["label"], "keep": row["keep"], "methods": row["methods"], "seeds": seeds,
@@ -213,11 +215,19 @@ def _line(
         out["metrics"] = {
             name: {
                 "score": _interval(_mean(scores, ids, samples)),
+                "differs": mean(float(scores[i] != found.scores[i]) for i in ids),
                 "kinds": _kinds(ids, scores, samples),
             }
             for name, scores in found.more.items()
         }
         out["answers"] = _answers(ids, found.texts, samples)
+        together = {
+            name: totals
+            for name in (metric, *found.more)
+            if (totals := score_totals(name, found.texts, base.texts, samples))
+        }
+        if together:
+            out["totals"] = together
     paired = [i for i in ids if i in base.scores]
     if paired and row["label"] != NONE:
         out.update(_against(paired, found, base, samples, run["protocol"]["margin"], seeds))

@@ -26,11 +26,12 @@ from .facts import run_facts
 from .journal import Journal, Records, write_file, write_samples
 from .medium import fewer
 from .results import FILE as RESULTS
-from .results import Results, facts_of, read_results, score_run
+from .results import Results, read_results, score_run
 from .rows import BASELINES, FRAMES, PLAIN, RESIZE, SEEDS, Item, Row, plan_rows
 from .shard import Batch, Shard, one_at_a_time, plan_batches, stamp
 from .sources import load_suite
 from .suite import Sample, Suite
+from .totals import facts_of
 
 RUN = "run.json"
 SCHEMA = "tokenprune.run/1"

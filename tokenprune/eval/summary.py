@@ -11,6 +11,7 @@ from .journal import write_file
 from .report import keep_text, percent, table
 from .results import Results
 from .rows import NONE
+from .totals import reported
 
 Place = tuple[str, float | int | None]
 
@@ -25,7 +26,7 @@ def write_summary(
     text = (
         f"# {name}\n\n"
         + "\n".join(links)
-        + "\n\nScores in points; where a paper gives one, it follows the slash. "
+        + "\n\nScores as papers report them; a published one follows the slash. "
         "Retained: mean over the runs of the share of the unpruned score, for rows that all of them have."
         + told
     )
@@ -45,11 +46,13 @@ def summary(
     places = dict.fromkeys(place for rows in found for place in rows)
     lines = []
     for place in sorted(places, key=_order(list(places))):
-        rows = [run.get(place) for run in found]
-        shares = [_retained(place[0], row) for row in rows]
-        every = [s for s in shares if s is not None]
-        line = [place[0], keep_text(place[1]), *map(_cell, rows)]
-        line.append(percent(mean(every)) if len(every) == len(rows) else "")
+        line = [place[0], keep_text(place[1])]
+        shares = []
+        for rows, run in zip(found, results):
+            line.append(_cell(rows.get(place), run.body))
+            shares.append(_retained(rows.get(place), rows[NONE, None], run.body))
+        every = [share for share in shares if share is not None]
+        line.append(percent(mean(every)) if len(every) == len(shares) else "")
         lines.append(line + [f"{theirs[place]:g}" if place in theirs else ""] * bool(theirs))
     return heads, lines
 
@@ -60,18 +63,21 @@ def _order(places: Sequence[Place]) -> Any:
     return lambda place: first[place[0]]
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def _cell(row: dict[str, Any] | None, body: dict[str, Any]) -> str:
     if row is None:
         return ""
-    score = row.get("score")
-    ours = "-" if score is None else f"{100 * score['value']:.1f}"
-    return ours if row.get("published") is None else f"{ours} / {row['published']:g}"
+    ours = _reported(row, body)
+    text = "-" if ours is None else f"{ours:.1f}"
+    return text if row.get("published") is None else f"{text} / {row['published']:g}"
 
 
-def _retained(label: str, row: dict[str, Any] | None) -> float | None:
-    if row is None:
-        return None
-    return 1.0 if label == NONE and "score" in row else (row.get("retained") or {}).get("value")
+def _retained(row: dict[str, Any] | None, plain: dict[str, Any], body: dict[str, Any]) -> float | None:
+    ours, whole = (None if r is None else _reported(r, body) for r in (row, plain))
+    return None if ours is None or not whole else ours / whole
+
+
+def _reported(row: dict[str, Any], body: dict[str, Any]) -> float | None:
+    return reported(row, body["suite"]["metric"], (body.get("published") or {"total": ""})["total"])
 
 
 def _what(body: dict[str, Any]) -> str:

@@ -42,8 +42,8 @@ class Picture:
 def load_image(source: Any, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An upright RGB image from a path, the bytes of a file, a PIL image or an array.
 
-    source: path; bytes; `PIL.Image.Image`; array or CPU tensor (H, W), (H, W, C) or (C, H, W) with C in {1, 3, 4}, uint8
-    or floats in [0, 1]. Transparency is laid over white, 16-bit grey is scaled, EXIF orientation is applied.
+    source: path; bytes; `PIL.Image.Image`; array or CPU tensor (H, W), (H, W, C) or (C, H, W) with C in {1, 3, 4},
+    uint8 or floats in [0, 1]. Transparency is laid over white, 16-bit grey is scaled, EXIF orientation is applied.
     Raises `InputError`, naming the file, for anything else: missing, corrupt, animated, larger than `max_pixels`.
     """
     if isinstance(source, str | Path):

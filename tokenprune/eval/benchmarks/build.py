@@ -43,9 +43,9 @@ class Settings:
 def load_benchmark(name: str, home: Path | None = None, **options: Any) -> Suite:
     """A benchmark as a suite.
 
-    name: `list_benchmarks()`, or a name of lmms-eval's. Options: `root`, a file or folder with its rows in place of the
-    hub; `id`, another dataset of the hub; `config` and `split`; `media`, the folder of its clips or pictures where it is
-    not `root`; `frames` or `fps` of clips; `metric`, `also`, `max_new_tokens`; and the benchmark's own. home: folder
+    name: one of `list_benchmarks()`, or lmms-eval's. Options: `root`, a file or folder with its rows in place of the
+    hub; `id`, another dataset of the hub; `config` and `split`; `media`, the folder of its clips or pictures where it
+    is not `root`; `frames` or `fps` of clips; `metric`, `also`, `max_new_tokens`; and the benchmark's own. home: folder
     that relative paths start from. Every row is checked; `InputError` names the first wrong field.
     """
     benchmark = get_benchmark(name)
@@ -81,7 +81,7 @@ class Checked:
 
 
 def check_benchmark(name: str, home: Path | None = None, **options: Any) -> Checked:
-    """Read the first row and its picture or clip, without fetching the rest; `InputError` names the first wrong field."""
+    """Read the first row and its picture or clip, and no more; `InputError` names the first wrong field."""
     benchmark = get_benchmark(name)
     asking = _settings(benchmark, home, options)
     reader = _Reader(benchmark, asking, asking.parts[0], streaming=True)
@@ -107,7 +107,8 @@ def _settings(benchmark: Benchmark, home: Path | None, options: Mapping[str, Any
         media = root.parent if root.is_file() else root
     if benchmark.video and media is None:
         raise InputError(
-            f"{benchmark.name}: its clips are files; name their folder: suite: {{name: {benchmark.name}, media: /data/clips}}"
+            f"{benchmark.name}: its clips are files; name their folder: "
+            f"suite: {{name: {benchmark.name}, media: /data/clips}}"
         )
     sampling = {key: options[key] for key in ("frames", "fps") if options.get(key)} or {"frames": FRAMES}
     parts = benchmark.wanted(options.get("config"), options.get("split"), own)
@@ -143,10 +144,24 @@ class _Reader:
         return f"{self.benchmark.name}{config}, row {number}"
 
     def samples(self) -> Iterator[Sample]:
-        for number, row in enumerate(self.rows):
-            check_row(self.where(number), self.benchmark.fields, row)
+        rows, fields = self.rows, dict(self.benchmark.fields)
+        column = self.benchmark.image
+        if column in rows.column_names and len(rows) and self._needs_no_picture(rows[0]):
+            rows = rows.remove_columns(column)  # gigabytes that nobody asks about yet
+            fields.pop(column, None)
+        for number, row in enumerate(rows):
+            check_row(self.where(number), fields, row)
             for asked in self.ask(row, number):
                 yield self._sample(asked, row, number)
+
+    def _needs_no_picture(self, row: Row) -> bool:
+        """Whether the other fields of a row say all that a sample is made of."""
+        check_row(self.where(0), self.benchmark.fields, row)
+        bare = {name: value for name, value in row.items() if name != self.benchmark.image}
+        try:
+            return all(asked.group is not None for asked in self.ask(bare, 0))
+        except KeyError:  # its size is asked for
+            return False
 
     def ask(self, row: Row, number: int) -> list[Asked]:
         place = Place(self.part, number, self.asking.own, lambda: self._size(row, number))
@@ -185,10 +200,9 @@ class _Reader:
             if key not in self.joined:
                 raise InputError(f"{self.where(number)}: there is no picture {key!r}")
             return RowPicture(str(key), self.pictures, self.joined[key], column, self.asking.media), str(key)
-        value = row[column]
-        key = picture_key(value) if asked.group is None else asked.group
-        name = picture_name(value, asked.id)
-        return RowPicture(name, self.rows, number, column, self.asking.media), key
+        value = row.get(column)
+        key = asked.group or picture_key(value)
+        return RowPicture(picture_name(value, asked.id), self.rows, number, column, self.asking.media), key
 
     def first_medium(self, row: Row, asked: Asked) -> Medium:
         if self.benchmark.video:

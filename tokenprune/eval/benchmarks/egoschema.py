@@ -1,4 +1,4 @@
-"""EgoSchema (Mangalam et al. 2023, arXiv:2308.09126): three minutes seen from the head of a person called C, 5 options."""
+"""EgoSchema (Mangalam et al. 2023, arXiv:2308.09126): three minutes from the head of a person called C, 5 options."""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ _DRESSED = (
 )  # fmt: skip
 _PHRASE = re.compile(r"(?:(?:answer|choice|option) is|I choose)(.*)", re.IGNORECASE | re.DOTALL)
 _STATED = re.compile(r"(?:answer|option|choice|choose)(?:\s+is)?\s*:?\s*[(\[*]*([A-Z])\b(?!')", re.IGNORECASE)
+_ALONE, _ARTICLE = r"(?<![\w']){0}(?![\w'])", r"\({0}\)|(?<![\w']){0}\.(?!\w)"
 _OWN_LETTER = re.compile(r"^\s*[A-E][.):]\s*")
-_LEADING = re.compile(r"[\s(\[*\"']*([A-Za-z])(?:[.,:;)\]*\"']|\s*$)")
+_LEADING = re.compile(r"[\s(\[*\"']*([A-Za-z])(?:[.,:;)\]*\"]|'(?!\w)|\s*$)")
 
 
 def by_letter(options: Sequence[str]) -> dict[str, str]:
@@ -104,8 +105,8 @@ def choice(text: str, options: Mapping[str, str]) -> str:
     alone = {
         letter
         for letter in options
-        if re.search(rf"\({letter}\)|(?<![\w']){letter}\.(?!\w)" if letter == "A" else rf"(?<![\w']){letter}(?![\w'])", text)
-    }  # fmt: skip
+        if re.search((_ARTICLE if letter == "A" else _ALONE).format(letter), text)
+    }
     if len(alone) == 1:
         return alone.pop()
     return _named(text, options) if not alone else ""

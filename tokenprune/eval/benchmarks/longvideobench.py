@@ -1,4 +1,4 @@
-"""LongVideoBench (Wu et al. 2024, arXiv:2407.15754): referring questions about videos of up to an hour, 2 to 5 options."""
+"""LongVideoBench (Wu et al. 2024, arXiv:2407.15754): questions about moments of videos of up to an hour."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ROTATION = 1_000_000
 
 
 def lmms(output: str, answers: Sequence[str], facts: Facts) -> float:
-    """1 if the letter read is right: what MMBench reads without a judge, and where it reads none, lmms-eval's extractor.
+    """1 if the letter read is right: what MMBench reads without a judge, else what lmms-eval's extractor reads.
 
     facts: "options", the letters with their texts.
     """
@@ -82,6 +82,7 @@ def _ask(row: Row, place: Place, ask: str, skips_nan: bool) -> list[Asked]:
 
 def _of(name: str, config: str, title: str, ask: str, max_new_tokens: int, skips_nan: bool) -> Benchmark:
     option = Field("a text, or nothing", lambda v: isinstance(v, (str, float))).or_nothing()
+    answer = Field("the letter of an option", lambda v: LETTER.holds(v) or v == "nan").or_nothing()
     return Benchmark(
         name=name,
         title=title,
@@ -90,7 +91,7 @@ def _of(name: str, config: str, title: str, ask: str, max_new_tokens: int, skips
         parts=(Part(config, "dev"),),
         fields={
             "index": WHOLE, "question": TEXT, "hint": option, "A": TEXT, "B": TEXT, "C": option, "D": option,
-            "E": option, "answer": Field("the letter of an option", lambda v: LETTER.holds(v) or v == "nan").or_nothing(),
+            "E": option, "answer": answer,
             "category": ANY_TEXT.or_nothing(), "L2-category": ANY_TEXT.or_nothing(), "image": PICTURE,
         },
         ask=functools.partial(_ask, ask=ask, skips_nan=skips_nan),

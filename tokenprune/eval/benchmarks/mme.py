@@ -17,7 +17,7 @@ from .yesno import first_word
 
 
 def lmms(output: str, answers: Sequence[str], facts: Facts | None = None) -> float:
-    """1 if the output says what the answer does, as lmms-eval reads it: alone, a letter, or in the first 4 characters."""
+    """1 if the output says what the answer does: alone, as its letter, or within the first 4 characters."""
     return float(mme_label(output) == mme_label(answers[0]))
 
 

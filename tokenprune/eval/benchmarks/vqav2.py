@@ -23,9 +23,8 @@ def strict(output: str, answers: Sequence[str], facts: Facts | None = None) -> f
 
 
 def _ask(row: Row, place: Place) -> list[Asked]:
-    image = first_of(row, "image_id") or str(
-        row["question_id"] // 1000
-    )  # a question's id is its picture's and three digits
+    # a question's id is its picture's and three digits
+    image = first_of(row, "image_id") or str(row["question_id"] // 1000)
     return [Asked(str(row["question_id"]), row["question"] + SHORT, votes(row.get("answers")), group=image)]
 
 
