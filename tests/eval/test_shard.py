@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from tests.eval.conftest import write_suite
+from tokenprune.chat import load_chat
 from tokenprune.errors import InputError
-from tokenprune.eval import Sample, Shard, evaluate, load_suite
+from tokenprune.eval import Sample, Shard, evaluate, load_config, load_suite
 from tokenprune.eval.answer import Answerer
 from tokenprune.eval.journal import Journal, Records, journals, read_records
 from tokenprune.eval.shard import UNIT, one_at_a_time, plan_batches
@@ -108,6 +110,24 @@ def test_every_rank_has_its_own_gpu(monkeypatch):
     assert Shard(5, 8, 5).device("cuda") == "cuda:1"
     assert [Shard(1, 2, 1).device(d) for d in ("cpu", "cuda:3")] == ["cpu", "cuda:3"]
     assert Shard().device("cuda") == "cuda"
+
+
+def test_device_map_of_a_configuration_reaches_from_pretrained(vlm, listing, monkeypatch):
+    config = listing.parent / "mine.yaml"
+    config.write_text(
+        f"suite: questions.jsonl\nmodel: {vlm}\nmethods: [flashvlm]\nkeeps: [4]\nlimit: 3\nseeds: 1\n"
+        "max_new_tokens: 2\nefficiency: 0\ndevice_map: auto\n"
+    )
+    given, real = [], transformers.AutoModelForImageTextToText.from_pretrained
+    monkeypatch.setattr(
+        transformers.AutoModelForImageTextToText,
+        "from_pretrained",
+        lambda *a, **k: (given.append(k.get("device_map")), real(*a, **k))[1],
+    )
+    results = evaluate(**vars(load_config(config)), out=listing.parent / "run")
+    assert given == ["auto"] and results.row("flashvlm", 4)["answered"] == results.row("none")["answered"] > 0
+    assert load_chat("tiny-llava", device_map={"": "cpu"}).model.hf_device_map == {"": "cpu"}
+    assert given[1:] == [{"": "cpu"}]
 
 
 def test_records_are_read_on_while_others_write(tmp_path):
@@ -242,8 +262,6 @@ def children(pid):
 def test_a_killed_rank_and_another_world_give_the_undisturbed_numbers(tmp_path):
     """`torchrun` with two ranks, one of them killed with -9; then with three, to the end; beside one process."""
     (tmp_path / "mine.yaml").write_text(CONFIG)
-    from tokenprune.eval import load_config
-
     undisturbed = evaluate(**vars(load_config(tmp_path / "mine.yaml")), out=tmp_path / "alone")
     total, out = len(read_records(undisturbed.folder)), tmp_path / "run"
     first = launch(tmp_path / "mine.yaml", out, 2)

@@ -34,7 +34,7 @@ doc_to_target: answer
 generation_kwargs: {{max_new_tokens: 8, until: ["ASSISTANT:"], do_sample: false}}
 metric_list:
   - {{metric: exact_match, aggregation: mean, higher_is_better: true, ignore_case: true}}
-metadata: [{{version: 0.0}}]
+metadata: {{version: 0.0}}
 """
 UTILS = """\
 def visual(doc):

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("lmms_eval", reason="`make test-lmms` installs it")
 
 from tokenprune.eval.benchmarks import get_scorer
-from tokenprune.eval.metrics import MME_COGNITION, MME_PERCEPTION
+from tokenprune.eval.metrics.aggregates import MME_COGNITION, MME_PERCEPTION
 
 OUTPUTS = json.loads((Path(__file__).parent / "outputs.json").read_text(encoding="utf-8"))
 TRUTHS = [
