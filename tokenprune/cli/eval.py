@@ -82,8 +82,9 @@ def evaluate_command(
             failures += 1  # the others may have what this one lacks
             warn(f"{run.name}: {error}")
     if several and done and done[-1].written:
-        path = write_summary(home, plan.name, done, plan.retained)
-        print_summary(done, plan.retained, console())
+        there = [found for run in plan.runs for found in _finished(home / run.name, done)]
+        path = write_summary(home, plan.name, there, plan.retained)
+        print_summary(there, plan.retained, console())
         console().print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
     if failures:
         raise typer.Exit(2)
@@ -99,6 +100,14 @@ def _named(runs: list[RunConfig], name: str) -> RunConfig:
         if run.name == name:
             return run
     raise UnknownNameError(f"no run {name!r}; {neighbours(name, [run.name for run in runs])}")
+
+
+def _finished(folder: Path, done: list[Results]) -> list[Results]:
+    """A run of now, or one of before that was not asked for now."""
+    from ..eval.results import FILE, read_results
+
+    now = [results for results in done if results.folder == folder]
+    return now or ([read_results(folder)] if (folder / FILE).is_file() else [])
 
 
 def _run(settings: dict[str, Any], out: Path, place: Shard, force: bool) -> Results:
