@@ -59,8 +59,20 @@ FEATURES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 FEATURES["mmbench_cn"] = FEATURES["mmbench_en"]
-_BENCH = {"category": "object", "L2-category": "coarse", "source": "s", "split": "dev", "D": "nan", "E": "nan"}
-_LONG = {"duration": 9.5, "question_category": "S2E", "subtitle_path": "a.json", "starting_timestamp_for_subtitles": 0.0}
+_BENCH = {
+    "category": "object",
+    "L2-category": "coarse",
+    "source": "s",
+    "split": "dev",
+    "D": "nan",
+    "E": "nan",
+}
+_LONG = {
+    "duration": 9.5,
+    "question_category": "S2E",
+    "subtitle_path": "a.json",
+    "starting_timestamp_for_subtitles": 0.0,
+}
 _MME = "Is there a dog in this image? Please answer yes or no."
 ROWS: dict[str, list[dict[str, Any]]] = {
     "gqa": [
@@ -126,7 +138,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"question_id": "r2", "image": png(13), "answer": ["a cat"], "bbox": [0.0, 0.0, 40.0, 20.0]},
     ],
     "videomme": [
-        {"videoID": "v1", "duration": kind, "domain": "d", "sub_category": "s", "task_type": "t", "question_id": f"00{n}",
+        {"videoID": "v1", "duration": kind, "domain": "d", "sub_category": "s", "task_type": "t",
+         "question_id": f"00{n}",
          "question": "What?", "options": ["A. a cat.", "B. a dog.", "C. a cow.", "D. a hen."], "answer": "BD"[n]}
         for n, kind in enumerate(("short", "long"))
     ],

@@ -12,7 +12,7 @@ from tokenprune.errors import InputError
 from tokenprune.eval.benchmarks import check_benchmark, get_benchmark, load_benchmark
 
 
-@pytest.mark.parametrize("name", [name for name in FIRST if name != "mvbench"])
+@pytest.mark.parametrize("name", FIRST)
 def test_the_first_row_of_every_benchmark(tmp_path, name):
     found = check_benchmark(name, root=home_of(tmp_path, name), **OPTIONS.get(name, {}))
     assert [field for field, _, _ in found.fields] == list(get_benchmark(name).fields)
@@ -24,7 +24,7 @@ def test_the_first_row_of_every_benchmark(tmp_path, name):
     ("pope", {"question": " ", "answer": "maybe"}, "field 'question' is ' ', not a text"),
     ("pope", {"answer": None}, "field 'answer' is None"),
     ("pope", {"image": "gone.png"}, r"gone\.png: no such file"),
-    ("pope", {"question": ...}, r"has no field 'question', a text \(its fields: answer, category, image, question_id\)"),
+    ("pope", {"question": ...}, r"has no field 'question', a text \(its fields: answer, category, .*\)"),
     ("mme", {"category": "ocr"}, "field 'category' is 'ocr', not one of MME's categories"),
     ("scienceqa", {"choices": ["one"]}, "field 'choices' is .*, not a list of two texts or more"),
     ("scienceqa", {"answer": 5}, "row 0: the right answer is option 5 of 2, counted from 0"),
@@ -61,7 +61,7 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(InputError, match=r"rows\.csv: rows are read from \.json, \.jsonl, \.parquet"):
         check_benchmark("pope", root=tmp_path / "rows.csv")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="pope"):
+    with pytest.raises(InputError, match="pope: empty: cannot be loaded"):
         check_benchmark("pope", root=tmp_path / "empty")
 
 

@@ -7,8 +7,25 @@ import pytest
 
 from tokenprune.errors import UnknownNameError
 from tokenprune.eval.benchmarks import (
-    ai2d, chartqa, docvqa, egoschema, get_scorer, gqa, letters, list_benchmarks, longvideobench, mmbench, mme, mvbench,
-    ocrbench, pope, refcoco, scienceqa, textvqa, videomme, vqav2,
+    ai2d,
+    chartqa,
+    docvqa,
+    egoschema,
+    get_scorer,
+    gqa,
+    letters,
+    list_benchmarks,
+    longvideobench,
+    mmbench,
+    mme,
+    mvbench,
+    ocrbench,
+    pope,
+    refcoco,
+    scienceqa,
+    textvqa,
+    videomme,
+    vqav2,
 )  # fmt: skip
 from tokenprune.eval.benchmarks.scoring import drawn
 
@@ -68,8 +85,16 @@ def test_pope():
 
 
 def test_mme():
-    assert [mme.lmms(text, ["Yes"]) for text in ("Yes", "yes.", "y", "The answer is yes", "I know yes")] == [1, 1, 1, 0, 0]
-    assert mme.lmms("N", ["No"]) == 1 and mme.lmms("nobody", ["No"]) == 1 and mme.strict("nobody", ["No"]) == 0
+    assert [mme.lmms(text, ["Yes"]) for text in ("Yes", "yes.", "y", "The answer is yes", "I know yes")] == [
+        1,
+        1,
+        1,
+        0,
+        0,
+    ]
+    assert (
+        mme.lmms("N", ["No"]) == 1 and mme.lmms("nobody", ["No"]) == 1 and mme.strict("nobody", ["No"]) == 0
+    )
     rows = [("existence", "a"), ("existence", "b"), ("count", "c"), ("commonsense_reasoning", "d")]
     facts = [{"kind": kind, "group": group} for kind, group in rows for _ in range(2)]
     answers = [["Yes"], ["No"]] * 4
@@ -78,7 +103,9 @@ def test_mme():
     whole = {"existence": 125, "count": 0, "commonsense_reasoning": 200, "perception": 125, "cognition": 200}
     assert of(np.arange(8)) == whole
     assert of(np.array([0, 1, 0, 1, 2, 3])) == {"existence": 150, "perception": 150}
-    assert mme.lmms_totals(outputs[:7], answers[:7], facts[:7])(np.arange(7))["perception"] == 125  # d is not whole
+    assert (
+        mme.lmms_totals(outputs[:7], answers[:7], facts[:7])(np.arange(7))["perception"] == 125
+    )  # d is not whole
     assert mme.strict_totals(outputs, answers, facts)(np.arange(8)) == whole
 
 
@@ -97,7 +124,9 @@ def test_mmbench():
     turned = mmbench.lmms_totals(["A", "B", "C", "A"], [["A"], ["B"], ["C"], ["D"]], facts)
     assert turned(np.arange(4)) == {"circular": 0, "vanilla": 1}
     other = [{**fact, "group": "8"} for fact in facts[:2]]
-    both = mmbench.strict_totals(["A", "B", "C", "A", "a", "(B)"], [["A"], ["B"], ["C"], ["D"], ["A"], ["B"]], facts + other)
+    both = mmbench.strict_totals(
+        ["A", "B", "C", "A", "a", "(B)"], [["A"], ["B"], ["C"], ["D"], ["A"], ["B"]], facts + other
+    )
     assert both(np.arange(6))["circular"] == 0.5 and both(np.array([4, 5, 4, 5]))["circular"] == 1
 
 
@@ -140,8 +169,10 @@ def test_docvqa(output, answers, score):
 
 
 @pytest.mark.parametrize(("dataset", "output", "answer", "ours", "fixed"), [
-    ("z", "The sign says stop.", "STOP", 1, 1), ("z", "It is 2012", "12", 1, 0), ("HME100k", "x^{2}+1", "x ^ { 2 } + 1", 1, 1),
-    ("z", "ab", "a b", 0, 0), ("z", "a b", "A\nB", 1, 1), ("z", "abc1", "ＡＢＣ１", 1, 1), ("HME100k", "AB", "ab", 0, 0),
+    ("z", "The sign says stop.", "STOP", 1, 1), ("z", "It is 2012", "12", 1, 0),
+    ("HME100k", "x^{2}+1", "x ^ { 2 } + 1", 1, 1),
+    ("z", "ab", "a b", 0, 0), ("z", "a b", "A\nB", 1, 1), ("z", "abc1", "ＡＢＣ１", 1, 1),
+    ("HME100k", "AB", "ab", 0, 0),
     ("z", "q", "", 1, 0), ("z", "xa", " a ", 1, 0), ("z", "出口在左", "出口", 1, 1),
 ])  # fmt: skip
 def test_ocrbench(dataset, output, answer, ours, fixed):
@@ -167,13 +198,16 @@ def test_refcoco_in_other_units():
     assert refcoco.strict("[100, 100, 500, 500]", answers, {"boxes": "thousand", "size": size}) == 1
     assert refcoco.strict("[100, 100, 500, 500]", answers, {"boxes": "unit", "size": size}) == 0
     assert refcoco.strict("<box>[64, 48, 320, 240]</box>", answers, {"boxes": "pixels", "size": size}) == 1
-    lost = refcoco.strict_totals(["nowhere", "(0,0,1,1)"], [answers] * 2, [{"boxes": "unit"}] * 2)(np.arange(2))
+    lost = refcoco.strict_totals(["nowhere", "(0,0,1,1)"], [answers] * 2, [{"boxes": "unit"}] * 2)(
+        np.arange(2)
+    )
     assert lost["unparsed"] == 0.5 and lost["iou"] == pytest.approx(0.16 / 2)
 
 
 @pytest.mark.parametrize(("output", "letter"), [
-    ("Answer: D", "D"), ("A dog and B", "A"), ("I choose D because A is wrong", "A"), ("The answer is (C). A is not", "A"),
-    ("b", ""), ("D) x", "D"), ("B. or C.", "B"), ("B\nC", "B"), ("The answer is D then B", "B"), ("Definitely", "D"),
+    ("Answer: D", "D"), ("A dog and B", "A"), ("I choose D because A is wrong", "A"),
+    ("The answer is (C). A is not", "A"), ("b", ""), ("D) x", "D"), ("B. or C.", "B"), ("B\nC", "B"),
+    ("The answer is D then B", "B"), ("Definitely", "D"),
     ("x (A) y B. z", "A"), ("x B. y (A) z", "A"), ("x B) y C: z", "C"), ("x B: y C z", "B"), ("x (C) x B]", "C"),
     ("x (C) x B .", "B"), ("[B] (C) y ", "C"), ("B] (C) y ", "B"), ("**B**", "B"), ("x yB z C, w", "B"), ("", ""),
 ])  # fmt: skip
@@ -239,8 +273,9 @@ def test_a_drawn_letter_depends_on_the_sample_alone():
 
 
 @pytest.mark.parametrize(("output", "letter"), [
-    ("B", "B"), ("b", "B"), ("b)", "B"), ("**B**", "B"), ("A dog is there", "B"), ("A dog and B", "B"), ("Z", ""), ("", ""),
-    ("both B and C", ""), ("the answer is a dog", "B"), ("Answer: d", "D"), ("It's two birds, not a dog", ""), ("None.", "D"),
+    ("B", "B"), ("b", "B"), ("b)", "B"), ("**B**", "B"), ("A dog is there", "B"), ("A dog and B", "B"), ("Z", ""),
+    ("", ""), ("both B and C", ""), ("the answer is a dog", "B"), ("Answer: d", "D"), ("It's two birds, not a dog", ""),
+    ("None.", "D"),
     ("I choose D because A is wrong", "D"), ("B's", ""), ("a dog", "B"), ("E", ""),
 ])  # fmt: skip
 def test_the_strict_reading(output, letter):

@@ -15,7 +15,7 @@ from ...errors import InputError, UnknownNameError, neighbours
 from ..sources import FRAMES, Recording
 from ..suite import Loadable, Sample, Suite, make_suite
 from .base import Asked, Benchmark, Part, Place, Row
-from .dataset import open_rows
+from .dataset import first_row, open_rows
 from .fields import check_row, shown
 from .media import ClipFolder, RowPicture, open_picture, picture_key, picture_name
 from .registry import SCORERS, get_benchmark
@@ -85,9 +85,7 @@ def check_benchmark(name: str, home: Path | None = None, **options: Any) -> Chec
     benchmark = get_benchmark(name)
     asking = _settings(benchmark, home, options)
     reader = _Reader(benchmark, asking, asking.parts[0], streaming=True)
-    row = next(iter(reader.rows), None)
-    if row is None:
-        raise InputError(f"{benchmark.name}: the dataset holds no row")
+    row = first_row(benchmark.name, reader.rows)
     check_row(reader.where(0), benchmark.fields, row)
     asked = next(iter(reader.ask(row, 0)))
     fields = [(n, f.says, shown(row.get(n))) for n, f in benchmark.fields.items()]
@@ -145,7 +143,7 @@ class _Reader:
 
     def samples(self) -> Iterator[Sample]:
         rows, fields = self.rows, dict(self.benchmark.fields)
-        column = self.benchmark.image
+        column = self.benchmark.image or ""
         if column in rows.column_names and len(rows) and self._needs_no_picture(rows[0]):
             rows = rows.remove_columns(column)  # gigabytes that nobody asks about yet
             fields.pop(column, None)
@@ -209,7 +207,7 @@ class _Reader:
             return self._clip(asked)[0].load()
         column, joint = self.benchmark.image or "", self.benchmark.pictures
         if joint is not None and column not in row:
-            row = next(iter(self._open(Part(joint.config, self.part.split))))
+            row = first_row(self.benchmark.name, self._open(Part(joint.config, self.part.split)))
             check_row(f"{self.benchmark.name} ({joint.config}), row 0", joint.fields, row)
         return open_picture(row[column], self.asking.media, picture_name(row[column], "the picture of row 0"))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, MissingExtraError
+from ...errors import InputError, MissingExtraError, TokenPruneError
 from .base import Benchmark, Part
 
 BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -21,11 +21,23 @@ def open_rows(
     root: a file, or a folder that was cloned, saved by `save_to_disk` or filled by hand; None: the hub, where the
     first of the benchmark's ids that is there is taken, or `id`. Raises `InputError` that says what was looked for.
     """
+    _datasets()  # where it is missing, that is what is wrong
     if root is not None:
         rows = _local(benchmark.name, root, part, streaming)
     else:
         rows = _hub(benchmark.name, (id,) if id else benchmark.ids, part, streaming)
     return _encoded(rows)
+
+
+def first_row(name: str, rows: Any) -> dict[str, Any]:
+    """The first row. `InputError` where there is none, or files that are read only now turn out to be broken."""
+    try:
+        row = next(iter(rows), None)
+    except Exception as error:  # whatever pyarrow and datasets say about somebody's files
+        raise InputError(f"{name}: cannot be loaded ({_first_line(error)})") from error
+    if row is None:
+        raise InputError(f"{name}: the dataset holds no row")
+    return row
 
 
 def _datasets() -> Any:
@@ -69,7 +81,7 @@ def _local(name: str, root: Path, part: Part, streaming: bool) -> Any:
         if files := _listings(name, folder, part):
             return _file(name, files, streaming)
         return _load(str(folder), Part(None, _split_of(name, folder, part)), streaming)
-    except InputError:
+    except TokenPruneError:
         raise
     except Exception as error:  # whatever pyarrow and datasets say about somebody's files
         raise InputError(f"{name}: {root.name}: cannot be loaded ({_first_line(error)})") from error

@@ -59,7 +59,7 @@ def picture_name(value: Any, fallback: str) -> str:
 
 
 class ClipFolder:
-    """A folder of clips, at any depth, found by the names that rows give: with or without a suffix."""
+    """A folder of clips, at any depth, found by the names that rows give, whatever their suffix there and here."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -76,7 +76,8 @@ class ClipFolder:
             for path in (base / name, *(base / f"{name}{suffix}" for suffix in CLIP_SUFFIXES)):
                 if path.exists():
                     return path
-        found = self._index().get(Path(name).name, [])
+        index, wanted = self._index(), Path(name)
+        found = index.get(wanted.name) or index.get(wanted.stem) or []
         if len(found) > 1:
             places = " and ".join(p.relative_to(self.folder).as_posix() for p in found[:2])
             raise InputError(

@@ -17,9 +17,9 @@ SCORERS = ("lmms", "strict")
 @functools.cache
 def _benchmarks() -> dict[str, Benchmark]:
     found: dict[str, Benchmark] = {}
-    package = importlib.import_module(__package__)
-    for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-        for benchmark in getattr(importlib.import_module(f"{__package__}.{module}"), "BENCHMARKS", ()):
+    room = __name__.rpartition(".")[0]
+    for module in sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(room).__path__)):
+        for benchmark in getattr(importlib.import_module(f"{room}.{module}"), "BENCHMARKS", ()):
             for name in (benchmark.name, *benchmark.aliases):
                 if name in found:
                     raise TokenPruneError(f"two benchmarks are called {name!r}")
