@@ -6,11 +6,9 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +22,6 @@ from tokenprune.eval.answer import Answerer
 from tokenprune.eval.journal import Journal, Records, journals, read_records
 from tokenprune.eval.shard import UNIT, one_at_a_time, plan_batches
 
-ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = dict(methods=["flashvlm"], keeps=[0.25], batch=2, seeds=1, max_new_tokens=3, efficiency=0)
 forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
 
@@ -212,26 +209,18 @@ def test_the_lock_goes_with_its_process(tmp_path):
 @pytest.mark.slow
 def test_two_at_once_equal_one_process(whole, chat, tmp_path):
     listing, results = whole
-    runs = [
-        multiprocessing.get_context("fork").Process(
-            target=functools.partial(
-                evaluate, chat, str(listing), out=tmp_path / "run", shard=Shard(r, 2), **OPTIONS
-            )
-        )
-        for r in range(2)
-    ]
-    for process in runs:
-        process.start()
-    for process in runs:
+    run = functools.partial(evaluate, chat, str(listing), out=tmp_path / "run", **OPTIONS)
+    both = ranks(2, run)
+    for process in both:
         process.join(120)
-    assert [process.exitcode for process in runs] == [0, 0]
+    assert [process.exitcode for process in both] == [0, 0]
     assert json.loads((tmp_path / "run/results.json").read_text()) == results.body
     assert len(journals(tmp_path / "run")) == 2 and not list((tmp_path / "run").glob("*.part"))
 
 
 CONFIG = """\
 model: tiny-llava
-suite: {name: scenes, n: 30}
+suite: {name: scenes, n: 24}
 methods: [flashvlm]
 keeps: [0.25]
 batch: 3
@@ -241,40 +230,52 @@ threads: 1
 """
 
 
-def launch(config, out, world):
-    """`torchrun`, as a user starts it."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={world}", "--master_port=0",
-               "-m", "tokenprune.cli", "eval", str(config), "--out", str(out)]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+def ranks(world, run):
+    """As many processes as a launcher would start, told so by their environment as it tells them."""
+
+    def be(rank):
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+        run()
+
+    fork = multiprocessing.get_context("fork")
+    started = [fork.Process(target=be, args=(rank,), daemon=True) for rank in range(world)]
+    for process in started:
+        process.start()
+    return started
 
 
-def children(pid):
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
+@forks
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists(), reason="needs /proc"
-)
 def test_a_killed_rank_and_another_world_give_the_undisturbed_numbers(tmp_path):
-    """`torchrun` with two ranks, one of them killed with -9; then with three, to the end; beside one process."""
+    """Two ranks, one of them killed with -9, the other stopped as launchers then do; three, to the end."""
     (tmp_path / "mine.yaml").write_text(CONFIG)
-    undisturbed = evaluate(**vars(load_config(tmp_path / "mine.yaml")), out=tmp_path / "alone")
-    total, out = len(read_records(undisturbed.folder)), tmp_path / "run"
-    first = launch(tmp_path / "mine.yaml", out, 2)
-    written = [out / f"journal-{rank}.jsonl" for rank in range(2)]
-    while first.poll() is None and not all(p.exists() and p.read_bytes().count(b"\n") > 1 for p in written):
-        time.sleep(0.02)
-    os.kill(children(first.pid)[1], signal.SIGKILL)
-    _, errors = first.communicate(timeout=120)
-    assert first.returncode != 0 and "SIGKILL" in errors
-    before = len(read_records(out))
-    assert 0 < before < total
-    again = launch(tmp_path / "mine.yaml", out, 3)
-    _, errors = again.communicate(timeout=300)
-    assert again.returncode == 0, errors
+    run = functools.partial(evaluate, **vars(load_config(tmp_path / "mine.yaml")))
+    undisturbed, out = run(out=tmp_path / "alone"), tmp_path / "run"
+    total = len(read_records(undisturbed.folder))
+    first = ranks(2, functools.partial(run, out=out))
+    journal = [out / f"journal-{rank}.jsonl" for rank in range(2)]
+    while not all(path.exists() and path.read_bytes().count(b"\n") > 1 for path in journal):
+        assert all(process.is_alive() for process in first)
+        time.sleep(0.005)
+    first[1].kill()
+    first[0].terminate()
+    for process in first:
+        process.join(60)
+    assert [process.exitcode for process in first] == [-signal.SIGTERM, -signal.SIGKILL]
+    assert 0 < len(read_records(out)) < total and not (out / "results.json").exists()
+    for process in ranks(3, functools.partial(run, out=out)):
+        process.join(300)
+        assert process.exitcode == 0
     assert len(journals(out)) == 3 and texts(out) == texts(undisturbed.folder)
     assert json.loads((out / "results.json").read_text()) == undisturbed.body
+
+
+@forks
+@pytest.mark.slow
+def test_those_who_are_left_do_what_a_dead_rank_had_to_do(whole, chat, tmp_path):
+    listing, results = whole
+    run = functools.partial(evaluate, chat, str(listing), out=tmp_path / "run", **OPTIONS)
+    left, dead = ranks(2, run)
+    dead.kill()
+    left.join(120)
+    assert left.exitcode == 0 and json.loads((tmp_path / "run/results.json").read_text()) == results.body
