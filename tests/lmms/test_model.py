@@ -1,4 +1,4 @@
-"""lmms-eval with `--model tokenprune` on both embedded models, local pictures and clips, and a local task."""
+"""lmms-eval with `--model tokenprune` on both embedded models, local pictures and a local task."""
 
 import json
 import subprocess
@@ -18,8 +18,7 @@ from lmms_eval.tasks import TaskManager
 from tokenprune import patch_model
 from tokenprune.chat import Chat, load_chat
 from tokenprune.eval.journal import read_records
-from tokenprune.media import load_clip
-from tokenprune.zoo import clips, scenes
+from tokenprune.zoo import scenes
 
 N = 5
 TASK = """\
@@ -38,7 +37,7 @@ metadata: {{version: 0.0}}
 """
 UTILS = """\
 def visual(doc):
-    return [doc["video"]] if doc.get("video") else [doc["image"].convert("RGB")]
+    return [doc["image"].convert("RGB")]
 
 
 def text(doc, lmms_eval_specific_kwargs=None):
@@ -48,19 +47,12 @@ def text(doc, lmms_eval_specific_kwargs=None):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """Two tasks with their data: `local_scenes` and `local_clips`."""
+    """A task with its data: `local_scenes`."""
     home = tmp_path_factory.mktemp("lmms")
     asked = scenes.suite("test", N, 0)
     rows = [{"question": s.question, "answer": s.answer, "image": s.image} for s in asked]
     features = {"question": datasets.Value("string"), "answer": datasets.Value("string")}
     save(home, "local_scenes", rows, datasets.Features(features | {"image": datasets.Image()}))
-    rows = []
-    for i, sample in enumerate(clips.suite("test", 2, 0)):
-        path = home / f"{i}.gif"
-        first, *rest = load_clip(sample.frames).pictures()
-        first.save(path, save_all=True, append_images=rest, duration=100)
-        rows.append({"question": sample.question, "answer": sample.answer, "video": str(path)})
-    save(home, "local_clips", rows, datasets.Features(features | {"video": datasets.Value("string")}))
     (home / "utils.py").write_text(UTILS)
     return home
 
@@ -133,15 +125,6 @@ def test_a_run_that_stops_goes_on_where_it_stopped(home, tmp_path, monkeypatch):
     assert len(read_records(tmp_path / "journal")) == 2
     run(home, "local_scenes", tmp_path / "journal", "tiny-llava")
     assert calls == [2, 2, 2, 1] and len(read_records(tmp_path / "journal")) == N
-
-
-def test_clips_are_decoded_by_us(home, tmp_path):
-    results = run(home, "local_clips", tmp_path / "journal", "tiny-qwen", method="progressive", frames=8)
-    rows = list(datasets.load_from_disk(str(home / "local_clips_data"))["test"])
-    answers = expected(
-        "tiny-qwen", rows, lambda row: load_clip(row["video"], frames=8), 2, method="progressive", keep=0.25
-    )
-    assert said(results, "local_clips") == answers
 
 
 def test_the_command(home, tmp_path):
