@@ -8,16 +8,18 @@ PYTHON ?= python3
 VENV := .venv
 JOBS ?= 2
 OLDEST := .venv-oldest
+LMMS := .venv-lmms
 UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
 OLDEST_READY := $(OLDEST)/.ready
+LMMS_READY := $(LMMS)/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-oldest lint clean
+.PHONY: help run test test-oldest test-lmms lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,11 +36,14 @@ test: $(READY) ## every test that needs no GPU: the fast ones, then the slow one
 test-oldest: $(OLDEST_READY) ## the same with the oldest versions that pyproject.toml allows
 	@$(OLDEST)/bin/python -m pytest -m "not gpu" --ignore tests/test_wheel.py $(PYTEST_ARGS)
 
+test-lmms: $(LMMS_READY) ## both embedded models through lmms-eval, and our scorers against its own
+	@HF_HUB_OFFLINE=1 $(LMMS)/bin/python -m pytest tests/lmms $(PYTEST_ARGS)
+
 lint: $(READY) ## ruff, and pyright on the package
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
-clean: ## remove what was built, cached or written; .venv and .venv-oldest stay
+clean: ## remove what was built, cached or written; .venv* stay
 	@rm -rf build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find tokenprune tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -86,5 +91,16 @@ $(OLDEST_READY): pyproject.toml | $(READY)
 	  $(PYTHON_OLDEST) -c "$$NEEDS" && echo "making $(OLDEST)" && $(PYTHON_OLDEST) -m venv --clear $(OLDEST); }
 	@echo "installing the oldest versions into $(OLDEST)"
 	@$(UV) pip install --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[dev]" \
+	  || { echo "$(NO_PACKAGES)" >&2; exit 1; }
+	@touch $@
+
+# lmms-eval brings its own versions of much (av<16), so it has an environment of its own.
+$(LMMS_READY): pyproject.toml constraints.txt | $(READY)
+	@rm -f $@
+	@$(UV) --version >/dev/null 2>&1 || { echo "lmms-eval is installed by uv, which could not be installed" >&2; exit 1; }
+	@$(LMMS)/bin/python -c "" 2>/dev/null || { echo "making $(LMMS)" && $(VENV)/bin/python -m venv --clear $(LMMS); }
+	@echo "installing lmms-eval into $(LMMS) (it brings some 300 packages)"
+	@grep -v '^av==' constraints.txt > $(LMMS)/constraints.txt
+	@$(UV) pip install --python $(LMMS)/bin/python -c $(LMMS)/constraints.txt -e ".[lmms]" "pytest>=8.3" "pytest-timeout>=2.3" \
 	  || { echo "$(NO_PACKAGES)" >&2; exit 1; }
 	@touch $@

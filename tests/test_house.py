@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "eval": ENGINE | BESIDE | {"bench", "chat"},
     "compare": ENGINE | BESIDE | {"bench", "chat", "eval"},
     "retrieval": BOTTOM | BESIDE | {"kernels", "methods"},
-    "integrations": ENGINE | BESIDE | {"eval"},
+    "integrations": ENGINE | BESIDE | {"chat", "eval"},
     "demo": ENGINE | BESIDE | {"chat", "explain", "bench", "calibrate", "compare", "eval", "retrieval"},
     "cli": ENGINE | BESIDE | {"chat", "explain", "bench", "calibrate", "compare", "demo", "eval", "retrieval"},
     "__init__": ENGINE,

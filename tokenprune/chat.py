@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from . import zoo
-from .errors import InputError, TokenPruneError, UnsupportedModelError
+from .errors import InputError, MissingExtraError, TokenPruneError, UnsupportedModelError
 from .families import refused
 from .media import Clip
 
@@ -21,6 +22,7 @@ DEFAULT = "tiny-llava"
 WATCHES = "tiny-qwen"
 """The embedded model that reads clips, where it is shipped."""
 Medium = Image.Image | Clip
+Conversation = Sequence[Mapping[str, Any]]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -71,13 +73,42 @@ class Chat:
             raise UnsupportedModelError(
                 f"{self.name} watches no video: its processor ({kind}) reads pictures only"
             )
+        asked = f"the question {questions[0]!r}" if len(questions) == 1 else f"{len(questions)} questions"
+        with self._reading(asked):
+            return self._placed(self._encode_clips(films, questions) if films else self._encode(shown, questions))
+
+    def converse(self, conversations: Sequence[Conversation]) -> dict[str, Any]:
+        """What the model takes for whole conversations, with any number of media in their places.
+
+        A conversation is a list of turns as chat templates take them, whose parts are `{"type": "text", "text": ...}`,
+        `{"type": "image", "image": picture}` and `{"type": "video", "video": clip}`. Several make a batch.
+        """
+        parts = [[p for turn in turns for p in turn["content"]] for turns in conversations]
+        films = [p["video"] for row in parts for p in row if p["type"] == "video"]
+        if films and not self.watches:
+            raise UnsupportedModelError(f"{self.name} watches no video: its processor reads pictures only")
+        asked = f"{len(conversations)} conversation{'s' * (len(conversations) > 1)}"
+        with self._reading(asked):
+            if self.templated and not films:
+                return self._placed(self._encode_turns(conversations))
+            if self.templated:
+                bare = [[{**t, "content": [_bare(p) for p in t["content"]]} for t in c] for c in conversations]
+                texts = [self.processor.apply_chat_template(c, add_generation_prompt=True) for c in bare]
+            else:
+                texts = ["\n".join(p.get("text") or self._token(p["type"]) for p in row) for row in parts]
+            pictures = [[p["image"] for p in row if p["type"] == "image"] for row in parts]
+            return self._placed(self._encode_texts(texts, pictures, films))
+
+    @contextlib.contextmanager
+    def _reading(self, asked: str) -> Iterator[None]:
+        """What processors raise, as one error of ours."""
         try:
             with _left_padding(self.processor):
-                batch = self._encode_clips(films, questions) if films else self._encode(shown, questions)
+                yield
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            kind = type(self.processor).__name__
-            asked = f"the question {questions[0]!r}" if len(questions) == 1 else f"{len(questions)} questions"
-            raise InputError(f"{kind} cannot read {asked}: {error}") from error
+            raise InputError(f"{type(self.processor).__name__} cannot read {asked}: {error}") from error
+
+    def _placed(self, batch: Any) -> dict[str, Any]:
         return dict(batch.to(self.device, dtype=self.model.dtype))  # casts floats only
 
     def _encode_clips(self, films: list[Clip], questions: list[str]) -> Any:
@@ -90,17 +121,28 @@ class Chat:
                 texts.append(self.processor.apply_chat_template(turn, add_generation_prompt=True))
         else:
             texts = [f"{self._token('video')}\n{q}" for q in questions]
-        return self.processor(
-            text=texts,
-            videos=[film.frames for film in films],
-            video_metadata=[film.metadata() for film in films],
-            do_sample_frames=False,  # they were chosen when the clip was read
+        return self._encode_texts(texts, [], films)
+
+    def _encode_texts(self, texts: list[str], pictures: list[list[Any]], films: list[Clip]) -> Any:
+        media: dict[str, Any] = {"images": pictures} if any(pictures) else {}
+        if films:
+            media["videos"] = [film.frames for film in films]
+            media["video_metadata"] = [film.metadata() for film in films]
+            media["do_sample_frames"] = False  # they were chosen when the clip was read
+        padding = {"padding": True} if len(texts) > 1 else {}
+        return self.processor(text=texts, return_tensors="pt", **media, **padding)
+
+    def _encode_turns(self, conversations: Sequence[Conversation]) -> Any:
+        return self.processor.apply_chat_template(
+            [list(turns) for turns in conversations],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
             return_tensors="pt",
-            **({"padding": True} if len(questions) > 1 else {}),
+            **({"processor_kwargs": {"padding": True}} if len(conversations) > 1 else {}),
         )
 
     def _encode(self, pictures: list[Any], questions: list[str]) -> Any:
-        padding = {"padding": True} if len(questions) > 1 else {}
         if self.templated:
             turns = []
             for row, question in enumerate(questions):
@@ -108,19 +150,12 @@ class Chat:
                     [{"type": "image", "image": pictures[row]}] if pictures else []
                 )
                 turns.append([{"role": "user", "content": [*content, {"type": "text", "text": question}]}])
-            return self.processor.apply_chat_template(
-                turns,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                **({"processor_kwargs": padding} if padding else {}),
-            )
+            return self._encode_turns(turns)
         if pictures:
             texts = [f"{self._token('image')}\n{q}" for q in questions]
             nested = [[p] for p in pictures]  # one list a row: the only form every processor reads as a batch
-            return self.processor(text=texts, images=nested, return_tensors="pt", **padding)
-        return self.processor(text=questions, return_tensors="pt", **padding)
+            return self._encode_texts(texts, nested, [])
+        return self._encode_texts(questions, [], [])
 
     def _token(self, modality: str) -> str:
         for holder in (self.processor, getattr(self.processor, "tokenizer", None)):
@@ -162,6 +197,11 @@ class Chat:
         across = min(1.0, width / (wide * scale))
         down = min(1.0, height / (high * scale))
         return ((1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2)
+
+
+def _bare(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part without its medium, which is handed to the processor beside the text."""
+    return part if part["type"] == "text" else {"type": part["type"]}
 
 
 def _ids(value: Any) -> list[int]:
@@ -235,18 +275,27 @@ def check_model(source: str, device: str = "cpu", dtype: str = "auto") -> None:
 
 
 def load_chat(
-    source: str = DEFAULT, *, device: str = "cpu", dtype: str = "auto", trust_remote_code: bool = False
+    source: str = DEFAULT,
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    device_map: str | dict[str, Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> Chat:
     """Load an embedded model, a local folder or a Hugging Face id. Safetensors only.
 
+    device_map: as `from_pretrained` takes it; it then decides instead of `device`.
     Raises `InputError` when it cannot be found or read, `UnsupportedModelError` when it does not read pictures.
     """
     check_model(source, device, dtype)
+    placed: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
+    if placed and importlib.util.find_spec("accelerate") is None:
+        raise MissingExtraError.of("accelerate", "eval")
     if source in zoo.list_models():
-        options = {} if dtype == "auto" else {"dtype": getattr(torch, dtype)}
+        options = {**placed, **({} if dtype == "auto" else {"dtype": getattr(torch, dtype)})}
         loaded: Any = zoo.load(source, **options)
         model, processor = loaded
-        return Chat(model.to(device), processor, source, str(zoo.info(source)["version"]))
+        return Chat(model if placed else model.to(device), processor, source, str(zoo.info(source)["version"]))
     import transformers
 
     folder = Path(source).expanduser()
@@ -258,14 +307,16 @@ def load_chat(
             raise error
         processor = transformers.AutoProcessor.from_pretrained(source, **options)
         auto: Any = transformers.AutoModelForImageTextToText
-        model = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **options)
+        model = auto.from_pretrained(
+            source, config=config, dtype=dtype, use_safetensors=True, **placed, **options
+        )
     except TokenPruneError:
         raise
     except Exception as error:  # everything from a missing file to a broken checkpoint ends here
         raise _explained(source, error) from error
     if not hasattr(processor, "image_processor"):
         raise UnsupportedModelError(f"{source}: its processor ({type(processor).__name__}) reads no pictures")
-    return Chat(model.to(device).eval(), processor, label)
+    return Chat((model if placed else model.to(device)).eval(), processor, label)
 
 
 def _explained(source: str, error: Exception) -> TokenPruneError:

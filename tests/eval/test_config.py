@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from tokenprune.cli import app
 from tokenprune.errors import InputError, UnknownNameError
-from tokenprune.eval import evaluate, find_config, load_config, plan_rows
+from tokenprune.eval import evaluate, find_config, load_config, load_plan, plan_rows
 from tokenprune.eval.efficiency import read_costs
 from tokenprune.eval.report import markdown
 
@@ -14,8 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/suites").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_bundled_configuration_can_be_planned(path):
-    run = load_config(path)
-    assert run.name == path.stem and plan_rows(run.methods, run.keeps, run.seeds, home=run.home)
+    plan = load_plan(path)
+    assert plan.name == path.stem
+    for run in plan.runs:
+        assert plan_rows(run.methods, run.keeps, run.seeds, home=run.home)
 
 
 def test_a_configuration_is_found_by_its_name():

@@ -58,6 +58,7 @@ def test_answers_are_those_of_the_model_itself(whole, chat):
     """The runner's answers against plain `generate` calls of the same batches."""
     listing, results = whole
     entries = [json.loads(line) for line in listing.read_text().splitlines()]
+    entries.sort(key=lambda e: e["image"])  # stable: questions about one picture go together
     found = texts(results.folder)
     for start in range(0, 12, 4):
         part = entries[start : start + 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..errors import InputError, TokenPruneError
 from .app import app, console, warn
 
 if TYPE_CHECKING:
+    from ..eval import RunConfig, Shard
     from ..eval.diff import Difference
     from ..eval.results import Results
 
@@ -30,7 +33,11 @@ def evaluate_command(
     efficiency: int = typer.Option(None, "--efficiency", min=0, help="Samples to time afterwards; 0: none."),
     device: str = typer.Option(None, "--device", help="cpu, cuda, cuda:1, ..."),
     dtype: str = typer.Option(None, "--dtype", help="auto, float32, bfloat16 or float16."),
+    device_map: str = typer.Option(None, "--device-map", help="Such as auto: one model over several GPUs."),
     threads: int = typer.Option(None, "--threads", min=1, help="Torch threads."),
+    only: str = typer.Option(None, "--only", help="Of a file with several runs those of these names."),
+    data: Path = typer.Option(None, "--data", help="A folder of datasets: DATA/pope is read and not the hub."),
+    shard: str = typer.Option(None, "--shard", help="0/3: the first of three processes; launchers tell it."),
     out: Path = typer.Option(None, "--out", help="The run's folder; default out/eval/NAME."),
     force: bool = typer.Option(False, "--force", help="Go on in a folder that holds another run."),
     max_failures: int = typer.Option(0, "--max-failures", min=0, help="Exit with 1 above this many."),
@@ -46,31 +53,78 @@ def evaluate_command(
     """
     from ..compare.settings import parse_keeps, split_methods
     from ..errors import InputError
-    from ..eval import evaluate, find_config, load_config, write_report
-    from .progress import hush, progress
+    from ..eval import Shard, find_config, load_plan, with_data, write_summary
 
     if check is not None:
-        hush()
         print_check(check, root, media, console())
         return
     if config is None:
         raise InputError("name a YAML file or a bundled configuration such as scenes, or a benchmark with --check")
-    run = load_config(find_config(config))
+    plan = load_plan(find_config(config))
     given: dict[str, Any] = {
         "model": model, "limit": limit, "batch": batch, "metric": metric, "efficiency": efficiency,
-        "device": device, "dtype": dtype, "threads": threads,
+        "device": device, "dtype": dtype, "device_map": device_map, "threads": threads,
     }  # fmt: skip
     given["methods"] = None if methods is None else [*map(_item, split_methods(methods))]
     given["keeps"] = None if keep is None else parse_keeps(keep)
-    settings = {**vars(run), **{k: v for k, v in given.items() if v is not None}}
-    hush()
-    with progress("evaluating") as tick:
-        results = evaluate(**settings, out=out or Path("out/eval") / run.name, force=force, tick=tick)
-    written = write_report(results)
-    print_results(results, console())
-    for path in [results.folder / "results.json", *written]:
+    given = {k: v for k, v in given.items() if v is not None}
+    place = Shard.from_environment() if shard is None else Shard.parse(shard)
+    home, several = out or Path("out/eval") / plan.name, len(plan.runs) > 1
+    chosen = plan.runs if only is None else [_named(plan.runs, n.strip()) for n in only.split(",")]
+    chosen = chosen if data is None else [with_data(run, data) for run in chosen]
+    done: list[Results] = []
+    failures = 0
+    for run in chosen:
+        try:
+            done.append(_run({**vars(run), **given}, home / run.name if several else home, place, force))
+        except TokenPruneError as error:
+            if not several:
+                raise
+            failures += 1  # the others may have what this one lacks
+            warn(f"{run.name}: {error}")
+    if several and done and done[-1].written:
+        there = [found for run in plan.runs for found in _finished(home / run.name, done)]
+        path = write_summary(home, plan.name, there, plan.retained)
+        print_summary(there, plan.retained, console())
         console().print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
-    _judge_failures(results, max_failures)
+    if failures:
+        raise typer.Exit(2)
+    for results in done:
+        if results.written:
+            _judge_failures(results, max_failures)
+
+
+def _named(runs: list[RunConfig], name: str) -> RunConfig:
+    from ..errors import UnknownNameError, neighbours
+
+    for run in runs:
+        if run.name == name:
+            return run
+    raise UnknownNameError(f"no run {name!r}; {neighbours(name, [run.name for run in runs])}")
+
+
+def _finished(folder: Path, done: list[Results]) -> list[Results]:
+    """A run of now, or one of before that was not asked for now."""
+    from ..eval.results import FILE, read_results
+
+    now = [results for results in done if results.folder == folder]
+    return now or ([read_results(folder)] if (folder / FILE).is_file() else [])
+
+
+def _run(settings: dict[str, Any], out: Path, place: Shard, force: bool) -> Results:
+    """One run with its report; of several ranks the one that sums up prints."""
+    from ..eval import evaluate, write_report
+    from .progress import hush, progress
+
+    hush()
+    with progress(f"evaluating {settings['name']}") if place.rank == 0 else contextlib.nullcontext() as tick:
+        results = evaluate(**settings, out=out, force=force, shard=place, tick=tick)
+    if results.written:
+        written = write_report(results)
+        print_results(results, console())
+        for path in [results.folder / "results.json", *written]:
+            console().print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
+    return results
 
 
 def _item(text: str) -> str | dict[str, Any]:
@@ -117,7 +171,6 @@ def diff(
     as_json: bool = typer.Option(False, "--json", help="Plain data instead of a table."),
 ) -> None:
     """Compare two runs of one suite, sample by sample."""
-    from ..errors import InputError
     from ..eval import compare_runs
 
     if len(rows) not in (0, 2):
@@ -131,14 +184,15 @@ def diff(
 
 def print_check(name: str, root: str | None, media: str | None, screen: Console) -> None:
     """The first row of a benchmark, field by field, and what is asked of it. Raises `InputError` for a wrong field."""
-    from ..errors import InputError
-    from ..eval import find_config, load_config
+    from ..eval import find_config, load_plan
     from ..eval.benchmarks import check_benchmark, is_benchmark
     from ..eval.medium import size_of
+    from .progress import hush
 
+    hush()
     home, suite = None, {"name": name}
     if not is_benchmark(name):
-        run = load_config(find_config(name))
+        run = load_plan(find_config(name)).runs[0]
         home, suite = run.home, {"name": run.suite} if isinstance(run.suite, str) else dict(run.suite)
     label = str(suite.pop("name"))
     if not is_benchmark(label):
@@ -163,7 +217,7 @@ def print_check(name: str, root: str | None, media: str | None, screen: Console)
 
 def print_results(results: Results, screen: Console) -> None:
     """The table of a run: one line a row."""
-    from ..eval.report import interval_text, keep_text, percent
+    from ..eval.report import beside, interval_text, keep_text, percent, published_note
 
     body = results.body
     graded = any("score" in r for r in results.rows)
@@ -175,7 +229,9 @@ def print_results(results: Results, screen: Console) -> None:
     )
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("method")
-    for head in ("keep", "tokens", *(["score", "against unpruned"] if graded else []), "agrees", "failed"):
+    published = ["ours / published"] * bool(body.get("published"))
+    scored = ["score", *published, "against unpruned"] if graded else published
+    for head in ("keep", "tokens", *scored, "agrees", "failed"):
         table.add_column(head, justify="right", no_wrap=True)
     last = None
     for row in results.rows:
@@ -185,16 +241,36 @@ def print_results(results: Results, screen: Console) -> None:
         last = row["label"]
         if row["state"] != "ok":
             floor = f"- (floor {percent(row['floor'])} %)" if row["floor"] else "-"
-            table.add_row(*cells, floor, *[""] * (4 if graded else 2))
+            table.add_row(*cells, floor, *[""] * (len(scored) + 2))
             continue
         tokens = row.get("tokens")
         cells.append("" if tokens is None else f"{tokens['equivalent']:.1f}")
+        theirs = ["" if row.get("published") is None else " / ".join(beside(row, body))] if published else []
         if graded:
-            cells += [interval_text(row.get("score")), interval_text(row.get("difference"), signed=True)]
+            cells += [interval_text(row.get("score")), *theirs, interval_text(row.get("difference"), signed=True)]
+        else:
+            cells += theirs
         cells.append(percent(row.get("agreement")) if row["label"] != "none" else "")
         table.add_row(*cells, str(row["failed"]) if row["failed"] else "")
     screen.print(table)
+    if published:
+        screen.print(published_note(body), markup=False)
     _print_headline(results, screen)
+
+
+def print_summary(results: list[Results], retained: dict[str, Any] | None, screen: Console) -> None:
+    """Several runs in one table."""
+    from ..eval.summary import summary
+
+    heads, lines = summary(results, retained)
+    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in heads:
+        table.add_column(head, justify="left" if head == "method" else "right", no_wrap=head != "method")
+    last = None
+    for line in lines:
+        table.add_row(line[0] if line[0] != last else "", *line[1:])
+        last = line[0]
+    screen.print(table)
 
 
 def _print_headline(results: Results, screen: Console) -> None:

@@ -76,7 +76,7 @@ class Answerer:
                     unfinished=len(rows[i]) >= self.max_new_tokens,
                     text_tokens=lengths[i] - seen,
                     before=seen,
-                    **_left(report, i, seen),
+                    **tokens_left(report, i, seen),
                     batch=len(texts),
                 )
             )
@@ -142,7 +142,7 @@ def _lengths(inputs: dict[str, Any]) -> list[int]:
     return mask.sum(1).tolist()
 
 
-def _left(report: PruneReport | None, row: int, seen: int) -> dict[str, Any]:
+def tokens_left(report: PruneReport | None, row: int, seen: int) -> dict[str, Any]:
     """What is left of one row's visual tokens: in the last layer, read and kept on layer average."""
     if report is None:
         return {"after": seen, "equivalent": seen, "kept": seen, "sparse": None}

@@ -1,8 +1,8 @@
 """The journal of a run: what was answered, written so that no crash can take it away.
 
-One JSONL a rank. The first line says what the run is; every later line is one answer or one failure. A batch is
-appended in one write and forced to the disk before the next one starts. A torn last line, all that a crash can leave
-behind, is cut off before anything is appended.
+One JSONL a rank, and every rank reads them all. The first line says what the run is; every later line is one answer or
+one failure. A batch is appended in one write and forced to the disk before the next one starts. A torn last line, all
+that a crash can leave behind, is cut off before anything is appended.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,29 +101,56 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     return first if first is not None and first.get("schema") == SCHEMA else None
 
 
-def read_records(folder: Path) -> dict[tuple[str, str], Record]:
-    """(row key, sample id) -> its last answer, or its last failure where it was never answered."""
-    found: dict[tuple[str, str], Record] = {}
-    for path in journals(folder):
-        for record in _lines(path):
-            if "row" not in record:
-                continue
+class Records:
+    """What the journals of all ranks say: (row key, sample id) -> its last answer, or its last failure where it was
+    never answered. Other ranks may be writing; `update` reads on from the last whole line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.found: dict[tuple[str, str], Record] = {}
+        self._read: dict[Path, int] = {}
+        self.update()
+
+    def update(self) -> list[Record]:
+        """The records that came since, in every journal."""
+        new: list[Record] = []
+        for path in journals(self.folder):
+            start = self._read.get(path, 0)
+            with open(path, "rb") as file:
+                if os.fstat(file.fileno()).st_size < start:  # a failed write was taken back
+                    start = 0
+                file.seek(start)
+                data = file.read()
+            whole = data.rfind(b"\n") + 1
+            self._read[path] = start + whole
+            new += [entry for entry in _entries(data[:whole].split(b"\n")) if "row" in entry]
+        for record in new:
             place = (record["row"], record["id"])
-            if "error" not in record or "error" in found.get(place, {"error": ""}):
-                found[place] = record
-    return found
+            if "error" not in record or "error" in self.found.get(place, {"error": ""}):
+                self.found[place] = record
+        return new
+
+
+def read_records(folder: Path) -> dict[tuple[str, str], Record]:
+    """What `Records` finds in the journals as they are now."""
+    return Records(folder).found
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line; what is not JSON is passed over, its sample counts as not answered."""
+    """The entries of every whole line."""
     with open(path, "rb") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if line.endswith(b"\n") and isinstance(entry, dict):
-                yield entry
+        yield from _entries(line for line in file if line.endswith(b"\n"))
+
+
+def _entries(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """What is not JSON is passed over, its sample counts as not answered."""
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            yield entry
 
 
 def _cut_torn_line(path: Path) -> int:
@@ -165,7 +193,7 @@ def read_samples(folder: Path) -> list[Record]:
 
 def write_file(path: Path, text: str) -> None:
     """Write a whole file or leave the old one: never half of it. A full disk is an `InputError`."""
-    draft = path.with_name(path.name + ".part")
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # another rank may be writing the same file
     try:
         with open(draft, "w", encoding="utf-8") as file:
             file.write(text)

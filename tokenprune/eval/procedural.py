@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..chat import Medium
+from ..errors import InputError
 from ..media import Clip
 from .suite import Sample, Suite, make_suite
 
@@ -31,14 +32,21 @@ def scenes(split: str = "test", n: int = 900, seed: int = 0) -> Suite:
     return make_suite("scenes", samples, metric="exact", max_new_tokens=16, about=_about(split, n, seed))
 
 
-def documents(split: str = "test", n: int = 300, seed: int = 0) -> Suite:
-    """The drawn pages: transcriptions of a page or a line, and values by their key. Every page comes once."""
+def documents(split: str = "test", n: int = 300, seed: int = 0, kinds: Sequence[str] | None = None) -> Suite:
+    """The drawn pages: transcriptions of a page or a line, and values by their key. Every page comes once.
+
+    kinds: of these `n` only questions of these kinds: 40 % are `page`, 30 % `line` and 30 % `value`.
+    """
     from ..zoo import documents as zoo
 
-    samples = _samples(zoo.suite(split, n, seed), lambda s: s.image, lambda s: s.id)
+    unknown = set(kinds or ()) - set(zoo.SHARES)
+    if unknown:
+        raise InputError(f"suite documents: no kind {sorted(unknown)[0]!r}; there are {', '.join(zoo.SHARES)}")
+    found = [s for s in zoo.suite(split, n, seed) if kinds is None or s.kind in kinds]
+    about = _about(split, n, seed) | ({} if kinds is None else {"kinds": list(kinds)})
     return make_suite(
-        "documents", samples, metric="anls", max_new_tokens=88, also=("exact", "cer", "edit"),
-        about=_about(split, n, seed),
+        "documents", _samples(found, lambda s: s.image, lambda s: s.id), metric="anls", max_new_tokens=88,
+        also=("exact", "cer", "edit"), about=about,
     )  # fmt: skip
 
 

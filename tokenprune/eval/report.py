@@ -11,6 +11,7 @@ from typing import Any
 from .journal import write_file
 from .results import Results
 from .rows import NONE
+from .totals import reported
 
 Row = dict[str, Any]
 
@@ -104,6 +105,9 @@ def _parts(body: dict[str, Any]) -> Iterator[str]:
     if graded:
         yield "## Score\n\nPoints, with the 95 % interval of a bootstrap over pictures."
         yield grid(body, score_cell)
+        if body.get("published"):
+            yield f"## Beside the published values\n\n{published_note(body)}"
+            yield published_rows(body)
         yield "## Difference from the unpruned answers\n\nPaired, same samples."
         yield grid(body, lambda r: interval_text(r.get("difference"), signed=True))
         yield "## Retained share of the unpruned score, %"
@@ -201,6 +205,29 @@ def _every_row(body: dict[str, Any]) -> str:
             *(percent(broken[k]) for k in ("empty", "repeats", "unfinished")),
         ])  # fmt: skip
     return table(heads, lines, left=2)
+
+
+def published_note(body: dict[str, Any]) -> str:
+    """Where the published values are from, and whether they are of this model."""
+    found, model = body["published"], body["model"]["name"]
+    other = "" if found["model"] in ("", model) else f", of {found['model']} and not of {model}"
+    return f"Published: {found['source'] or 'source not named'}{other}."
+
+
+def published_rows(body: dict[str, Any]) -> str:
+    """Ours beside theirs, for every row that has been published."""
+    lines = [
+        [f"`{r['label']}`", keep_text(r["keep"]), *beside(r, body)]
+        for r in body["rows"]
+        if r.get("published") is not None
+    ]
+    return table(["row", "keep", "ours", "published"], lines, left=2)
+
+
+def beside(row: Row, body: dict[str, Any]) -> tuple[str, str]:
+    """(ours, theirs) in the unit of the paper's table."""
+    ours = reported(row, body["suite"]["metric"], body["published"]["total"])
+    return "-" if ours is None else f"{ours:.1f}", f"{row['published']:g}"
 
 
 def coverage_cell(row: Row) -> str:

@@ -46,6 +46,7 @@ class Results:
 
     folder: Path
     body: dict[str, Any]
+    written: bool = True  # False: by another rank of the run
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -70,6 +71,11 @@ def read_run(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: holds no readable run.json, so it is no folder of a run") from error
+
+
+def read_results(folder: Path) -> Results:
+    """What another rank has written."""
+    return Results(folder, json.loads((folder / FILE).read_text(encoding="utf-8")), written=False)
 
 
 @dataclass
@@ -109,10 +115,15 @@ def score_run(folder: str | Path, metric: str | None = None) -> Results:
     for row, line in zip(rows, lines.values()):
         each = [covered[seed["key"]] for seed in line if seed["key"] in covered]
         row["coverage"] = {k: mean(c[k] for c in each) for k in ("mean", "worst")} if each else None
+    published = run.get("published")
+    values = {(p["label"], p["keep"]): p["value"] for p in (published or {"rows": []})["rows"]}
+    for row in rows:
+        row["published"] = values.get((row["label"], row["keep"]))
     costs = read_costs(folder)
     body = {
         "schema": SCHEMA,
         **{k: run[k] for k in ("name", "suite", "model", "protocol", "versions", "machine")},
+        "published": None if published is None else {k: published[k] for k in ("source", "model", "total")},
         "rows": rows,
         "efficiency": None if costs is None else {k: v for k, v in costs.items() if k != "fingerprint"},
         "failures": _failures(scored),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,10 +22,13 @@ from .answer import Answer, Answerer
 from .benchmarks.registry import get_scorer
 from .coverage import measure_coverage
 from .efficiency import measure_rows
-from .journal import Journal, read_records, write_file, write_samples
+from .facts import run_facts
+from .journal import Journal, Records, write_file, write_samples
 from .medium import fewer
-from .results import Results, score_run
+from .results import FILE as RESULTS
+from .results import Results, read_results, score_run
 from .rows import BASELINES, FRAMES, PLAIN, RESIZE, SEEDS, Item, Row, plan_rows
+from .shard import Batch, Shard, one_at_a_time, plan_batches, stamp
 from .sources import load_suite
 from .suite import Sample, Suite
 from .totals import facts_of
@@ -64,9 +66,12 @@ def evaluate(
     threads: int | None = None,
     device: str = "cpu",
     dtype: str = "auto",
+    device_map: str | dict[str, Any] | None = None,
     name: str = "",
+    published: dict[str, Any] | None = None,
     home: Path | None = None,
     force: bool = False,
+    shard: Shard | None = None,
     tick: Tick | None = None,
 ) -> Results:
     """Answer a suite unpruned, blind, under the baselines and under `methods` at every keep; then time the rows.
@@ -83,6 +88,10 @@ def evaluate(
         efficiency: samples timed in the separate pass, batch 1; 0 leaves it out.
         coverage: samples on which the distance of every visual token to the nearest one left is taken; 0 leaves it out.
         threads: torch threads; None leaves them alone.
+        device_map: as `from_pretrained` takes it, instead of `device`: a model over several GPUs.
+        published: what a paper gives for some of the rows, to be shown beside them; see `published_table`.
+        shard: which process of a run this is, where several share a folder; None: as the launcher says. All of them
+            return the whole run's results; `Results.written` says which one has written them.
 
     A sample that fails is recorded with the reason, tried again by the next run, and never scored as wrong.
     Raises `TokenPruneError` subclasses for what can be told beforehand, and when every answer of the model failed.
@@ -95,10 +104,13 @@ def evaluate(
     _check_metric(asked)
     if batch < 1:
         raise InputError(f"batch {batch}: at least 1")
-    chat = model if isinstance(model, Chat) else load_chat(model, device=device, dtype=dtype)
+    shard = shard or Shard.from_environment()
+    place = shard.device(device)
+    chat = model if isinstance(model, Chat) else load_chat(model, device=place, dtype=dtype, device_map=device_map)
     folder = Path(out)
     facts = run_facts(chat, asked, batch)
-    with _threads(threads), Journal(folder, facts, force=force) as journal:
+    before = stamp(folder / RESULTS)
+    with _threads(threads), Journal(folder, facts, rank=shard.rank, force=force) as journal:
         answerer = Answerer(chat, asked.max_new_tokens)
         statuses = check_rows(chat, answerer, asked, rows)
         write_samples(folder, [_sample_record(s) for s in asked.samples])
@@ -120,15 +132,19 @@ def evaluate(
             },
             "versions": versions(),
             "machine": machine(torch.device(chat.device)),
+            "published": published,
             "rows": [_row_record(row, status) for row, status in zip(rows, statuses)],
         }  # fmt: skip
         write_file(folder / RUN, json.dumps(body, indent=1))
-        runner.run(batch)
-        if efficiency:
-            measure_rows(folder, answerer, asked, runner.rows, efficiency, facts, tick=tick)
-        if coverage:
-            measure_coverage(folder, answerer, asked, runner.rows, coverage, facts, tick)
-    return score_run(folder)
+        runner.run(batch, shard)
+        with one_at_a_time(folder, shard):
+            if shard.world > 1 and stamp(folder / RESULTS) != before:
+                return read_results(folder)
+            if efficiency:
+                measure_rows(folder, answerer, asked, runner.rows, efficiency, facts, tick=tick)
+            if coverage:
+                measure_coverage(folder, answerer, asked, runner.rows, coverage, facts, tick)
+            return score_run(folder)
 
 
 def _check_metric(suite: Suite) -> None:
@@ -151,46 +167,41 @@ class _Runner:
     ) -> None:
         self.answerer, self.journal, self.suite, self.rows = answerer, journal, suite, list(rows)
         self.tick = tick
-        self.known = read_records(journal.folder)
-        self.total = len(suite.samples) * len(self.rows)
-        self.done = sum(self._answered(row, sample) for row in self.rows for sample in suite.samples)
+        self.records = Records(journal.folder)
+        self.asked = {(row.key, sample.id) for row in self.rows for sample in suite.samples}
+        self.settled = {p for p, r in self.records.found.items() if "error" not in r}
+        """Answered, or tried in vain since this run began, by whatever rank."""
+        self.done = len(self.asked & self.settled)
 
-    def _answered(self, row: Row, sample: Sample) -> bool:
-        record = self.known.get((row.key, sample.id))
-        return record is not None and "error" not in record
+    def run(self, size: int, shard: Shard) -> None:
+        """Every batch of the plan, in this rank's order."""
+        for batch, first in shard.order(plan_batches(self.suite.samples, size), len(self.rows)):
+            self._batch(batch, self.rows[first:] + self.rows[:first])
 
-    def run(self, size: int) -> None:
-        """Every batch of the plan. The plan depends on the suite only, so who shares a batch never changes."""
-        samples = self.suite.samples
-        for start in range(0, len(samples), size):
-            self._batch(samples[start : start + size])
+    def _update(self) -> None:
+        for record in self.records.update():
+            place = record["row"], record["id"]
+            self.done += place in self.asked and place not in self.settled and "error" not in record
+            self.settled.add(place)
 
-    def _batch(self, batch: Sequence[Sample]) -> None:
-        rows = [r for r in self.rows if not all(self._answered(r, s) for s in batch)]
-        if not rows:
-            return
+    def _batch(self, batch: Batch, rows: Sequence[Row]) -> None:
         loaded: list[tuple[Sample, Medium]] = []
         broken: dict[str, str] = {}
-        for sample in batch:
-            try:
-                loaded.append((sample, sample.picture.load()))
-            except (TokenPruneError, OSError) as error:
-                broken[sample.id] = _message(error, sample)
         with self.answerer.shared.held():
             for row in rows:
+                self._update()
+                open_ = [s for s in batch if (row.key, s.id) not in self.settled]
+                if not open_:
+                    continue
+                if not loaded and not broken:
+                    loaded, broken = _load(batch)
                 found: dict[str, Answer | str] = dict(broken)
                 if loaded:
                     found.update(self._answers(row, loaded))
-                self._write(row, batch, found)
-
-    def _write(self, row: Row, batch: Sequence[Sample], found: dict[str, Answer | str]) -> None:
-        records = [_record(row, s, found[s.id], self.known) for s in batch if not self._answered(row, s)]
-        self.journal.append(records)
-        for record in records:
-            self.known[record["row"], record["id"]] = record
-        self.done += sum("error" not in r for r in records)
-        if self.tick is not None:
-            self.tick(self.done, self.total, row.key)
+                self.journal.append([_record(row, s, found[s.id], self.records.found) for s in open_])
+                if self.tick is not None:
+                    self._update()
+                    self.tick(self.done, len(self.asked), row.key)
 
     def _answers(self, row: Row, loaded: Sequence[tuple[Sample, Medium]]) -> dict[str, Answer | str]:
         """Answers by sample id; where the batch fails, each sample is asked alone, so that only the guilty fail."""
@@ -205,6 +216,18 @@ class _Runner:
         for pair in loaded:
             out.update(self._answers(row, [pair]))
         return out
+
+
+def _load(batch: Batch) -> tuple[list[tuple[Sample, Medium]], dict[str, str]]:
+    """Samples with what they show, and why the others' cannot be read, by id."""
+    loaded: list[tuple[Sample, Medium]] = []
+    broken: dict[str, str] = {}
+    for sample in batch:
+        try:
+            loaded.append((sample, sample.picture.load()))
+        except (TokenPruneError, OSError) as error:
+            broken[sample.id] = _message(error, sample)
+    return loaded, broken
 
 
 def _record(row: Row, sample: Sample, found: Answer | str, known: dict[Any, Any]) -> dict[str, Any]:
@@ -275,48 +298,6 @@ def _after(reducer: Reducer, n: int, layers: int) -> int:
     """Tokens a later method of the chain gets."""
     plan = reducer.schedule(n, layers) if n else None
     return plan[max(plan)] if plan else n
-
-
-def run_facts(chat: Chat, suite: Suite, batch: int) -> dict[str, Any]:
-    """Everything that can change an answer: two runs with the same facts may share a journal."""
-    found = versions()
-    return {
-        "model": {
-            "name": chat.name,
-            "version": chat.version,
-            "class": type(chat.model).__name__,
-            "parameters": sum(p.numel() for p in chat.model.parameters()),
-            "weights": weights_hash(chat.model),
-            "dtype": str(chat.model.dtype).removeprefix("torch."),
-            "attention": getattr(chat.model.config, "_attn_implementation", None),
-            "device": torch.device(chat.device).type,
-            "processor": _processor_hash(chat.processor),
-        },
-        "suite": suite.hash(),
-        "max_new_tokens": suite.max_new_tokens,
-        "batch": batch,
-        "versions": {k: found[k] for k in ("tokenprune", "torch", "transformers")},
-    }
-
-
-def weights_hash(model: torch.nn.Module) -> str:
-    """Sixteen hex digits of names, shapes and a few values of every weight: cheap, and different for another one."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        flat = value.detach().flatten()
-        step = max(1, flat.numel() // 16)
-        digest.update(f"{name}{tuple(value.shape)}{flat[::step][:17].float().tolist()}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _processor_hash(processor: Any) -> str:
-    template = str(getattr(processor, "chat_template", ""))
-    maker = getattr(processor, "image_processor", None)
-    facts: dict[str, Any] = maker.to_dict() if maker is not None and hasattr(maker, "to_dict") else {}
-    facts = {k: v for k, v in facts.items() if "path" not in k}
-    return hashlib.sha256((template + json.dumps(facts, sort_keys=True, default=str)).encode()).hexdigest()[
-        :16
-    ]
 
 
 def _sample_record(sample: Sample) -> dict[str, Any]:

@@ -51,6 +51,17 @@ def score_totals(metric: str, texts: Texts, base: Texts, samples: dict[str, Reco
     return out
 
 
+def reported(row: dict[str, Any], metric: str, names: str = "") -> float | None:
+    """What a paper's table has for a row: the benchmark's headline, or the sum of the totals named ("a + b"), in its
+    own unit; else the score in points. None: there is none."""
+    scorer = get_scorer(metric)
+    found = row.get("totals", {}).get(metric, {})
+    values = [found.get(name, {}).get("value") for name in (names or scorer.headline).split(" + ")]
+    if all(value is not None for value in values):
+        return scorer.scale * sum(values)
+    return None if row.get("score") is None else 100 * row["score"]["value"]
+
+
 def _of(
     scorer: Scorer, texts: Texts, ids: Sequence[str], samples: dict[str, Record]
 ) -> Callable[[np.ndarray], dict[str, float]]:

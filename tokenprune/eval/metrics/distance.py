@@ -25,12 +25,12 @@ def anls(output: str, answers: Sequence[str]) -> float:
     """Average normalised Levenshtein similarity of one sample (Biten et al. 2019), for DocVQA and InfographicVQA.
 
     s = 1 - min over answers of distance / longer length, and 0 where s < 0.5. Case and spacing are forgiven in
-    the distance; the lengths, as in lmms-eval, are those of the texts as given.
+    the distance; the lengths, as in lmms-eval, are those of the texts as given, in capitals ("ß" counts as "SS").
     """
     distance, said = _levenshtein().distance, one_line(output.lower())
 
     def error(answer: str) -> float:
-        longest = max(len(answer), len(output))
+        longest = max(len(answer.upper()), len(output.upper()))
         return distance(one_line(answer.lower()), said) / longest if longest else 0.0
 
     best = 1 - min(map(error, answers))

@@ -1,0 +1,1 @@
+"""Ends by which other programs take hold of tokenprune: thin, each for one program."""
