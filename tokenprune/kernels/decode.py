@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .switch import with_triton
 
+
+@with_triton("decode")
 def dense_step(
     query: Tensor,
     key: Tensor,
@@ -27,6 +30,7 @@ def dense_step(
     return out.flatten(1, 2).unsqueeze(2), weights.flatten(1, 2)
 
 
+@with_triton("decode")
 def sparse_step(
     query: Tensor,
     key: Tensor,
@@ -40,6 +44,7 @@ def sparse_step(
     return partial_step(query, key, value, rows, scaling, mask, softcap)[0]
 
 
+@with_triton("decode")
 def partial_step(
     query: Tensor,
     key: Tensor,

@@ -7,6 +7,7 @@ from torch import LongTensor, Tensor
 
 from .gram import Gram
 from .similarity import BLOCK_BYTES
+from .switch import with_triton
 
 EXHAUSTED = 1e-5
 """Squared distance below which a unit row counts as a combination of those chosen: float32 knows no better."""
@@ -34,10 +35,16 @@ def greedy_dpp(x: Tensor, log_quality: Tensor, count: int, block_bytes: int = BL
     log_quality = log_quality.float()
     rank = log_quality.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     later = LATER * (1 + rank / n)
+    return walk(log_quality, later, gram.diagonal(), gram, count)  # type: ignore[return-value]
+
+
+@with_triton("dpp")
+def walk(log_quality: Tensor, later: Tensor, left: Tensor, gram: Gram, count: int) -> Tensor:
+    """The recursion: (S, N) log r, scores of what adds nothing, and d^2 -> (S, count) picks."""
+    s, n = left.shape
     some = log_quality > float("-inf")
-    taken = torch.zeros(s, n, device=x.device)
-    left = gram.diagonal()  # d^2
-    done = torch.zeros(s, count, n, device=x.device)
+    taken = torch.zeros(s, n, device=left.device)
+    done = torch.zeros(s, count, n, device=left.device)
     order = []
     for k in range(count):
         adds = left > EXHAUSTED
@@ -51,4 +58,4 @@ def greedy_dpp(x: Tensor, log_quality: Tensor, count: int, block_bytes: int = BL
         step = row * left.gather(1, pick).clamp_min(EXHAUSTED).rsqrt() * adds.gather(1, pick)
         done[:, k] = step
         left = left - step.square()
-    return torch.cat(order, 1)  # type: ignore[return-value]
+    return torch.cat(order, 1)
