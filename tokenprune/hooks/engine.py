@@ -52,7 +52,7 @@ class Engine:
         self.enabled = True
         self.step: Step | None = None
         self.last: Prefill | None = None  # what `PatchHandle.report` is made of
-        self._busy = False
+        self.busy = False  # a forward is under way; pruned caches read it
         self._warned: set[Any] = set()
         self._call: dict[str, Any] = {}
         self._fates: list[Fate] | None = None
@@ -80,7 +80,8 @@ class Engine:
             self._undo.append(composite.register_forward_hook(self._leave, always_call=True).remove)
             self._undo.append(text.register_forward_hook(self._restore_length).remove)
             self._undo.append(wrap_deepstack(text, lambda: self.step))
-            for place, layer in enumerate(self.parts.layers):
+            # Where nothing is ever cut, only the first layer is asked: it finds the images.
+            for place, layer in enumerate(self.parts.layers if self.plan else self.parts.layers[:1]):
                 hook = self._layer_hook(place, layer_index(layer, place))
                 self._undo.append(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
         except BaseException:
@@ -95,7 +96,7 @@ class Engine:
 
     def check_cache_use(self) -> None:
         """Called by a pruned cache layer that is about to be written to."""
-        if not self._busy:
+        if not self.busy:
             raise PatchError(
                 "this cache was pruned by a tokenprune patch that is not active now (removed, or inside disabled()); "
                 "its keys do not stand for all tokens any more. Start from an empty cache, or keep the patch for the "
@@ -118,7 +119,7 @@ class Engine:
         owner = owner_of(cache)
         if owner is not None and owner is not self:
             raise PatchError("this cache was pruned by another patch; start from an empty cache")
-        self._busy = True
+        self.busy = True
         if self.fixations is not None:
             self.fixations.begin(cache, _length(call))
         ids, payload = call.get("input_ids"), _has_payload(call)
@@ -153,7 +154,7 @@ class Engine:
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         step, fates = self.step, self._fates
-        self.step, self._fates, self._busy = None, None, False
+        self.step, self._fates, self.busy = None, None, False
         if self.fixations is not None:
             self.fixations.end(finished=output is not None)
         if step is not None and fates is not None and step.layout is not None and output is not None:
