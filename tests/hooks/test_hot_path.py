@@ -29,7 +29,12 @@ def step(model, cache, length: int) -> Counter[str]:
     before = sys.getprofile()
     sys.setprofile(profile)
     try:
-        model(input_ids=token, attention_mask=torch.ones(1, length + 1).long(), past_key_values=cache, use_cache=True)
+        model(
+            input_ids=token,
+            attention_mask=torch.ones(1, length + 1).long(),
+            past_key_values=cache,
+            use_cache=True,
+        )
     finally:
         sys.setprofile(before)
     return seen

@@ -72,6 +72,7 @@ def flat_rows(columns: Tensor, heads: int, stored: int) -> Tensor:
     return (columns + base).flatten()
 
 
+@with_triton("choice")
 def top_mask(scores: Tensor, count: Tensor, most: int) -> Tensor:
     """(..., V) scores, (...) how many -> bool: the `count` largest, ties to the lower index; `most` >= every count."""
     most = min(most, scores.shape[-1])
@@ -83,6 +84,7 @@ def top_mask(scores: Tensor, count: Tensor, most: int) -> Tensor:
     return (above | (tied & (tied.cumsum(-1) <= room))) & (count[..., None] > 0)
 
 
+@with_triton("choice")
 def places(mask: Tensor, most: int) -> Tensor:
     """(..., V) bool -> (..., most) indices of the True ones, ascending, -1 behind them."""
     v = mask.shape[-1]

@@ -30,7 +30,7 @@ def greedy_dpp(x: Tensor, log_quality: Tensor, count: int, block_bytes: int = BL
     lower index. `count` steps of O(N k), a (S, count, N) buffer, cosines made on demand where they do not fit into
     `block_bytes`; no wait for the device.
     """
-    s, n, _ = x.shape
+    n = x.shape[1]
     gram = Gram(x, block_bytes)
     log_quality = log_quality.float()
     rank = log_quality.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
@@ -42,20 +42,20 @@ def greedy_dpp(x: Tensor, log_quality: Tensor, count: int, block_bytes: int = BL
 def walk(log_quality: Tensor, later: Tensor, left: Tensor, gram: Gram, count: int) -> Tensor:
     """The recursion: (S, N) log r, scores of what adds nothing, and d^2 -> (S, count) picks."""
     s, n = left.shape
-    some = log_quality > float("-inf")
+    inf, twice = float("inf"), 2 * log_quality
+    left = torch.where(twice > -inf, left, 0.0)  # r = 0 adds nothing; picked at the end, it takes nothing either
     taken = torch.zeros(s, n, device=left.device)
     done = torch.zeros(s, count, n, device=left.device)
     order = []
     for k in range(count):
         adds = left > EXHAUSTED
-        score = torch.where(adds & some, 2 * log_quality + left.clamp_min(EXHAUSTED).log(), later)
-        pick = (score + taken).argmax(1, keepdim=True)
+        size = torch.where(adds, left, inf)
+        pick = torch.where(adds, twice + size.log(), later).add_(taken).argmax(1, keepdim=True)
         order.append(pick)
-        taken.scatter_(1, pick, float("-inf"))
+        taken.scatter_(1, pick, -inf)
         chosen = done[:, :k].gather(2, pick.unsqueeze(1).expand(-1, k, -1))  # (S, k, 1)
         row = gram.row(pick).unsqueeze(1)
         row = torch.baddbmm(row, chosen.transpose(1, 2), done[:, :k], alpha=-1).squeeze(1)
-        step = row * left.gather(1, pick).clamp_min(EXHAUSTED).rsqrt() * adds.gather(1, pick)
-        done[:, k] = step
-        left = left - step.square()
+        step = torch.mul(row, size.gather(1, pick).rsqrt_(), out=done[:, k])  # nothing where the size is infinite
+        left = torch.addcmul(left, step, step, value=-1)
     return torch.cat(order, 1)

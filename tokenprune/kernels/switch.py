@@ -68,7 +68,7 @@ def with_triton(home: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             if chosen == "torch":
                 return reference(*args, **kwargs)
             tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-            if chosen == "auto" and not tensors[0].is_cuda or not _covered(tensors):
+            if (chosen == "auto" and not tensors[0].is_cuda) or not _covered(tensors):
                 return reference(*args, **kwargs)
             if not _usable(tensors[0].device, chosen == "triton"):
                 return reference(*args, **kwargs)
@@ -149,8 +149,6 @@ def _trouble(device: torch.device) -> str | None:
         version_of("probe", "probe")(device)
     except Exception as error:
         trouble = f"{type(error).__name__}: {error}"
-        warnings.warn(
-            f"triton is installed but does not run, the torch kernels do ({trouble})", stacklevel=5
-        )
+        warnings.warn(f"triton is installed but does not run, the torch kernels do ({trouble})", stacklevel=5)
         return trouble
     return None

@@ -45,9 +45,7 @@ def noise(seed: int, *shape: int, device: str = "cpu", positive: bool = False) -
 def word_pool(draw: Draw, device: str) -> Call:
     s, n, t, masked = draw.size(1, 3), draw.size(1, 40), draw.size(1, 20), draw.flag()
     mask = noise(1, s, t, device=device, positive=True) > 0.4 if masked else None
-    return Call(
-        kernels.word_pool, lambda dtype: (0.3 * noise(2, s, n, t, device=device), mask, 0.05)
-    )
+    return Call(kernels.word_pool, lambda dtype: (0.3 * noise(2, s, n, t, device=device), mask, 0.05))
 
 
 @case
@@ -142,7 +140,11 @@ def frame_picks(draw: Draw, device: str) -> Call:
     x, s, n, count = greedy(draw, device)
     weighted, starts = draw.flag(), draw.flag()
     weight = noise(1, s, n, device=device, positive=True) + 0.1 if weighted else None
-    near = noise(2, s, n, device=device, positive=True) if not starts else torch.full((s, n), -4.0, device=device)
+    near = (
+        noise(2, s, n, device=device, positive=True)
+        if not starts
+        else torch.full((s, n), -4.0, device=device)
+    )
 
     def arguments(dtype: torch.dtype) -> tuple[Any, ...]:
         picker = farthest.Picker(x, near.clone(), weight, None, starts)
@@ -152,7 +154,7 @@ def frame_picks(draw: Draw, device: str) -> Call:
 
 
 def head_vectors(draw: Draw, device: str) -> Tensor:
-    s, h, n, d = draw.size(1, 2), draw.size(1, 20), draw.size(1, 4), draw.size(1, 70)
+    s, h, n, d = draw.size(1, 2), draw.size(1, 20), draw.size(1, 2), draw.size(1, 70)
     q = noise(h, s, h, n, d, device=device) + 3 * noise(1, 1, 1, n, d, device=device)
     return torch.cat([q[:, :, :1] * 0 + 2, q], 2)  # a token whose heads all agree
 
@@ -171,7 +173,13 @@ def entropy_by_eigenvalues(draw: Draw, device: str) -> Call:
 
 def heads(draw: Draw, device: str, queries: int) -> tuple[Tensor, Tensor, Tensor | None, float]:
     """Queries, keys that are a slice of a longer buffer, and no mask, a boolean or an additive one."""
-    b, kv, group, keys, d = draw.size(1, 2), draw.size(1, 3), draw.size(1, 5), draw.size(1, 140), draw.size(1, 70)
+    b, kv, group, keys, d = (
+        draw.size(1, 2),
+        draw.size(1, 3),
+        draw.size(1, 5),
+        draw.size(1, 140),
+        draw.size(1, 70),
+    )
     kind = draw.size(0, 2)
     query = noise(d, b, kv * group, queries, d, device=device)
     key = noise(keys, b, kv, keys + 3, d, device=device)[:, :, :keys]
@@ -243,10 +251,27 @@ def sparse_step(draw: Draw, device: str) -> Call:
     return chosen(draw, device, decode.sparse_step)
 
 
+@case
+def top_mask(draw: Draw, device: str) -> Call:
+    rows, groups, n = draw.size(1, 3), draw.size(1, 3), draw.size(1, 200)
+    scores = (noise(n, rows, groups, n, device=device, positive=True) * 12).floor() / 12 - 0.2  # full of ties
+    count = (noise(2, rows, 1, device=device, positive=True) * (n + 1)).long().expand(rows, groups)
+    return Call(decode.top_mask, lambda dtype: (scores, count, n))
+
+
+@case
+def places(draw: Draw, device: str) -> Call:
+    rows, n, most = draw.size(1, 3), draw.size(1, 200), draw.size(1, 220)
+    mask = noise(n, rows, 2, n, device=device) > 0.5
+    mask[0] = False
+    return Call(decode.places, lambda dtype: (mask, most))
+
+
 HALF = [
     name
     for name in CASES
-    if name not in ("word_pool", "sharpened_relevance", "geometric_fusion", "frame_picks")
+    if name
+    not in ("word_pool", "sharpened_relevance", "geometric_fusion", "frame_picks", "top_mask", "places")
     and not name.endswith("walk")
 ]
 """Cases whose arguments come in half precision, too; the others are float32 wherever they are called."""

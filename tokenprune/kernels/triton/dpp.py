@@ -28,11 +28,11 @@ def _walk(
     done += image * count * n
     good = tl.load(quality + image * n + i, mask=there, other=float("-inf"))
     last = tl.load(later + image * n + i, mask=there, other=0.0)
-    size = tl.load(left + image * n + i, mask=there, other=0.0)
+    size = tl.load(left + image * n + i, mask=there & (good > float("-inf")), other=0.0)
     taken = tl.where(there, 0.0, float("-inf"))
     for k in range(count):
         adds = size > SMALL
-        score = tl.where(adds & (good > float("-inf")), 2 * good + tl.log(tl.maximum(size, SMALL)), last)
+        score = tl.where(adds, 2 * good + tl.log(tl.maximum(size, SMALL)), last)
         pick = tl.argmax(score + taken, 0, tie_break_left=True)
         tl.store(order + image * count + k, pick.to(tl.int64))
         taken = tl.where(i == pick, float("-inf"), taken)
@@ -40,7 +40,9 @@ def _walk(
         for first in range(0, k, J):
             j = first + tl.arange(0, J)
             own = tl.load(done + j * n + pick, mask=j < k, other=0.0)
-            rows = tl.load(done + j[:, None] * n + i[None, :], mask=(j < k)[:, None] & there[None, :], other=0.0)
+            rows = tl.load(
+                done + j[:, None] * n + i[None, :], mask=(j < k)[:, None] & there[None, :], other=0.0
+            )
             step -= tl.sum(own[:, None] * rows, 0)
         own_size = tl.sum(tl.where(i == pick, size, 0.0), 0)
         scale = tl.where(own_size > SMALL, 1.0 / tl.sqrt(tl.maximum(own_size, SMALL)), 0.0)

@@ -25,7 +25,7 @@ def _take(gram, near, weight, first_key, order, n, count, w_s, w_n, BLOCK: tl.co
         key = now
         if weight is not None:
             key = (now - 1.0) * heavy
-        if first_key is not None:
+        if first_key is not None:  # noqa: SIM102 - known when the kernel is built, k is not
             if k == 0:
                 key = tl.load(first_key + image * n + i, mask=there, other=0.0)
         pick = tl.argmin(tl.where(there, key, float("inf")), 0, tie_break_left=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..farthest import SAME
 from ..similarity import TINY
-from .shared import FLOAT32, cdiv, pow2
+from .shared import FLOAT32, alike, cdiv, pow2
 
 
 @triton.jit
@@ -20,7 +20,7 @@ def _residual(
 ):  # fmt: skip
     """Sum over a tile of a frame's tokens of 1 - the largest cosine with any token of the frame before."""
     tile, pair = tl.program_id(0) % tiles, tl.program_id(0) // tiles
-    image, frame = (pair // (frames - 1)).to(tl.int64), pair % (frames - 1) + 1
+    image, frame = (pair // (frames - 1)).to(tl.int64), (pair % (frames - 1) + 1).to(tl.int64)
     m, c = tile * M + tl.arange(0, M), tl.arange(0, C)
     here, before = x + image * x_s + frame * x_t, x + image * x_s + (frame - 1) * x_t
     length += (image * frames + frame) * tokens
@@ -56,6 +56,7 @@ def novelty(x: Tensor) -> Tensor:
     s, frames, n, width = x.shape
     if frames == 1:
         return NotImplemented
+    (x,) = alike(x)
     length = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32)
     m, tokens = pow2(min(n, 64), 16), pow2(min(n, 64), 16)
     tiles = cdiv(n, m)

@@ -10,6 +10,9 @@ from torch import Tensor
 FLOAT32 = tl.constexpr("tf32x3")
 """How float32 products are made: three passes of tensor cores, within a few 2^-22 of exact ones."""
 
+INTERPRETED = triton.knobs.runtime.interpret
+"""Triton runs its kernels step by step on the CPU."""
+
 PROGRAMS = 256
 """Programs that fill a large GPU about twice; a fixed number, so that results do not depend on the device."""
 
@@ -24,10 +27,10 @@ def cdiv(a: int, b: int) -> int:
 
 
 def alike(*tensors: Tensor) -> list[Tensor]:
-    """All of them in their dtype if it is one, else in float32."""
-    if len({t.dtype for t in tensors}) == 1:
-        return list(tensors)
-    return [t.float() for t in tensors]
+    """All of them in their dtype if it is one, else in float32; so is bfloat16 for the interpreter, which cannot."""
+    if len({t.dtype for t in tensors}) > 1 or (INTERPRETED and tensors[0].dtype == torch.bfloat16):
+        return [t.float() for t in tensors]
+    return list(tensors)
 
 
 def additive(mask: Tensor | None, *shape: int) -> tuple[Tensor | None, int]:
@@ -60,7 +63,7 @@ def kth_largest(x, n, k, BLOCK: tl.constexpr):
     found = tl.full([], 0, tl.uint32)
     one = tl.full([], 1, tl.uint32)
     for step in range(32):
-        trial = found | (one << (31 - step).to(tl.uint32))
+        trial = found | (one << (31 - step))
         count = tl.full([], 0, tl.int32)
         for start in range(0, n, BLOCK):
             i = start + tl.arange(0, BLOCK)
