@@ -47,7 +47,7 @@ def max_min(
         weight = weight / weight.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     bonus = torch.zeros(s, n, device=x.device)
     if last is not None:
-        bonus = bonus - 2 * FARTHEST * last
+        bonus.masked_fill_(last, -2 * FARTHEST)
     gain = (1 - gram.nearest()).clamp_(0, FARTHEST)
     index, worth, away = walk(gain, weight, bonus, gram, count, FARTHEST)
     return Picks(index, away.scatter(1, index, worth))  # type: ignore[arg-type]

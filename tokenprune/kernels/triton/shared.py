@@ -6,11 +6,12 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 FLOAT32 = tl.constexpr("tf32x3")
 """How float32 products are made: three passes of tensor cores, within a few 2^-22 of exact ones."""
 
-INTERPRETED = triton.knobs.runtime.interpret
+INTERPRETED = knobs.runtime.interpret
 """Triton runs its kernels step by step on the CPU."""
 
 PROGRAMS = 256
