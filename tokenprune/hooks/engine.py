@@ -57,6 +57,7 @@ class Engine:
         self._call: dict[str, Any] = {}
         self._fates: list[Fate] | None = None
         self._undo: list[Callable[[], None]] = []
+        self._unhook: Callable[[], None] | None = None
         self._signature = list(inspect.signature(parts.composite.forward).parameters)
         self._layer_names = list(inspect.signature(parts.layers[0].forward).parameters)
 
@@ -80,10 +81,8 @@ class Engine:
             self._undo.append(composite.register_forward_hook(self._leave, always_call=True).remove)
             self._undo.append(text.register_forward_hook(self._restore_length).remove)
             self._undo.append(wrap_deepstack(text, lambda: self.step))
-            # Where nothing is ever cut, only the first layer is asked: it finds the images.
-            for place, layer in enumerate(self.parts.layers if self.plan else self.parts.layers[:1]):
-                hook = self._layer_hook(place, layer_index(layer, place))
-                self._undo.append(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            for place in range(len(self.parts.layers) if self.plan else 0):
+                self._undo.append(self._hook_layer(place))
         except BaseException:
             self.probe.remove()
             self.remove()
@@ -91,6 +90,8 @@ class Engine:
 
     def remove(self) -> None:
         """Undo everything, last first."""
+        if self._unhook is not None:
+            self._unhook = self._unhook()
         while self._undo:
             self._undo.pop()()
 
@@ -139,6 +140,8 @@ class Engine:
             self._warn_later_turn()
         if payload:
             self._fates = []
+            if not self.plan and self._unhook is None:  # nothing is cut: the first layer finds the images, only now
+                self._unhook = self._hook_layer(0)
         else:
             self.step.filler_past = getattr(cache, "_tokenprune_ragged", False)
 
@@ -155,6 +158,8 @@ class Engine:
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         step, fates = self.step, self._fates
         self.step, self._fates, self.busy = None, None, False
+        if self._unhook is not None:
+            self._unhook = self._unhook()
         if self.fixations is not None:
             self.fixations.end(finished=output is not None)
         if step is not None and fates is not None and step.layout is not None and output is not None:
@@ -187,6 +192,12 @@ class Engine:
             warnings.warn(message, stacklevel=3)
 
     # -- the decoder layers ------------------------------------------------------------------------------------
+
+    def _hook_layer(self, place: int) -> Callable[[], None]:
+        """Returns how to undo it."""
+        layer = self.parts.layers[place]
+        hook = self._layer_hook(place, layer_index(layer, place))
+        return layer.register_forward_pre_hook(hook, with_kwargs=True).remove
 
     def _layer_hook(self, place: int, cache_slot: int) -> Callable[..., Any]:
         cuts_here = place == 0 or place in self.plan

@@ -51,7 +51,7 @@ def compile_launch(kernel: JITFunction, args, kwargs) -> list[str]:
     signature, constants = {}, {}
     for parameter in kernel.params:
         value = given[parameter.name]
-        if parameter.is_constexpr or value is None:
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):  # as a launch does
             signature[parameter.name], constants[parameter.name] = "constexpr", value
         elif isinstance(value, Tensor):
             signature[parameter.name] = "*" + NAMES[value.dtype]
