@@ -140,7 +140,8 @@ class Engine:
             self._warn_later_turn()
         if payload:
             self._fates = []
-            if not self.plan and self._unhook is None:  # nothing is cut: the first layer finds the images, only now
+            if not self.plan and self._unhook is None:
+                # Nothing is ever cut: the first layer is asked only now, to find the images.
                 self._unhook = self._hook_layer(0)
         else:
             self.step.filler_past = getattr(cache, "_tokenprune_ragged", False)
