@@ -28,21 +28,21 @@ SCHEDULES = {
 GREEDY = {"divprune", "instance", "cdpruner", "cubes", "progressive"}
 
 ABOVE = {
-    "cdpruner": {"image": 3070, "video": 3070},
-    "clip_mean": {"image": 125, "video": 165},
-    "cubes": {"image": 2700, "video": 1500},
-    "dycoke": {"image": 112, "video": 112},
-    "evs": {"image": 76, "video": 76},
-    "fastvid": {"image": 430, "video": 430},
-    "holitom": {"image": 345, "video": 550},
-    "holov": {"image": 170, "video": 170},
-    "pool": {"image": 118, "video": 118},
-    "prumerge": {"image": 70, "video": 70},
-    "prumerge_plus": {"image": 76, "video": 76},
-    "soft_resample": {"image": 195, "video": 195},
+    "cdpruner": {"image": 2200, "video": 2200},
+    "clip_mean": {"image": 120, "video": 158},
+    "cubes": {"image": 2616, "video": 1425},
+    "dycoke": {"image": 107, "video": 107},
+    "evs": {"image": 70, "video": 70},
+    "fastvid": {"image": 423, "video": 422},
+    "holitom": {"image": 335, "video": 544},
+    "holov": {"image": 162, "video": 162},
+    "pool": {"image": 115, "video": 115},
+    "prumerge": {"image": 68, "video": 68},
+    "prumerge_plus": {"image": 74, "video": 74},
+    "soft_resample": {"image": 190, "video": 190},
     "tome": {"image": 93, "video": 93},
-    "vcast": {"image": 195, "video": 195},
-    "vidcom2": {"image": 245, "video": 245},
+    "vcast": {"image": 191, "video": 191},
+    "vidcom2": {"image": 242, "video": 241},
 }
 """Methods that take more operations than the bound, and how many: they must not take more still."""
 
