@@ -43,7 +43,7 @@ def walk(log_quality: Tensor, later: Tensor, left: Tensor, gram: Gram, count: in
     """The recursion: (S, N) log r, scores of what adds nothing, and d^2 -> (S, count) picks."""
     s, n = left.shape
     inf, twice = float("inf"), 2 * log_quality
-    left = torch.where(twice > -inf, left, 0.0)  # r = 0 adds nothing; picked at the end, it takes nothing either
+    left = torch.where(twice > -inf, left, 0.0)  # r = 0 adds nothing, nor takes anything when it is picked
     taken = torch.zeros(s, n, device=left.device)
     done = torch.zeros(s, count, n, device=left.device)
     order = []
@@ -56,6 +56,7 @@ def walk(log_quality: Tensor, later: Tensor, left: Tensor, gram: Gram, count: in
         chosen = done[:, :k].gather(2, pick.unsqueeze(1).expand(-1, k, -1))  # (S, k, 1)
         row = gram.row(pick).unsqueeze(1)
         row = torch.baddbmm(row, chosen.transpose(1, 2), done[:, :k], alpha=-1).squeeze(1)
-        step = torch.mul(row, size.gather(1, pick).rsqrt_(), out=done[:, k])  # nothing where the size is infinite
+        scale = size.gather(1, pick).rsqrt_()  # zero where the size is infinite
+        step = torch.mul(row, scale, out=done[:, k])
         left = torch.addcmul(left, step, step, value=-1)
     return torch.cat(order, 1)
