@@ -150,22 +150,24 @@ def frame_picks(draw: Draw, device: str) -> Call:
     return Call(farthest.take, arguments)
 
 
-def head_vectors(draw: Draw, device: str, most: int) -> Tensor:
-    s, h, n, d = draw.size(1, 2), draw.size(1, most), draw.size(1, 2), draw.size(1, 70)
+def head_vectors(draw: Draw, device: str, most: int, tokens: int) -> Tensor:
+    s, h, n, d = draw.size(1, tokens), draw.size(1, most), draw.size(1, tokens), draw.size(1, 70)
     q = noise(h, s, h, n, d, device=device) + 3 * noise(1, 1, 1, n, d, device=device)
     return torch.cat([q[:, :, :1] * 0 + 2, q], 2)  # a token whose heads all agree
 
 
 @case
 def entropy_by_polynomial(draw: Draw, device: str) -> Call:
-    q, normalize, terms = head_vectors(draw, device, 20), draw.flag(), draw.size(2, 9)
+    q, normalize, terms = head_vectors(draw, device, 20, 2), draw.flag(), draw.size(2, 9)
     return Call(entropy.matrix_entropy, lambda dtype: (q.to(dtype), normalize, "chebyshev", terms))
 
 
 @case
 def entropy_by_eigenvalues(draw: Draw, device: str) -> Call:
-    # The interpreter needs a second for the rotations of a token of 32 heads.
-    q, normalize = head_vectors(draw, device, 12 if device == "cpu" else 31), draw.flag()
+    most = (
+        (12, 1) if device == "cpu" else (31, 2)
+    )  # the interpreter needs seconds for the rotations of 32 heads
+    q, normalize = head_vectors(draw, device, *most), draw.flag()
     return Call(entropy.matrix_entropy, lambda dtype: (q.to(dtype), normalize))
 
 
