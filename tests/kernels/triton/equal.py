@@ -15,8 +15,8 @@ TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
 """Absolute and relative, by the dtype of an output: what it rounds to, or float32 sums in another order."""
 
 
-def check(call: Call, dtype: torch.dtype, tolerance: float = 1.0) -> None:
-    """Indices equal, numbers within `TOLERANCE` (times `tolerance`)."""
+def check(call: Call, dtype: torch.dtype) -> None:
+    """Indices equal, numbers within `TOLERANCE`."""
     function = call.function
     wanted = function.reference(*map(widened, call.arguments(dtype)))
     got = version_of(function.home, function.__name__)(*call.arguments(dtype))
@@ -28,7 +28,7 @@ def check(call: Call, dtype: torch.dtype, tolerance: float = 1.0) -> None:
         if not a.dtype.is_floating_point:
             assert torch.equal(a, b)
             continue
-        limit = tolerance * TOLERANCE[b.dtype]
+        limit = call.tolerance * TOLERANCE[b.dtype]
         torch.testing.assert_close(b.float(), a.float(), atol=limit, rtol=limit)
 
 
