@@ -25,7 +25,6 @@ class Call(NamedTuple):
 
     function: Any
     arguments: Callable[[torch.dtype], tuple[Any, ...]]
-    tolerance: float = 1.0  # times that of `equal.TOLERANCE`
 
 
 CASES: dict[str, Callable[[Draw, str], Call]] = {}
@@ -165,12 +164,11 @@ def entropy_by_polynomial(draw: Draw, device: str) -> Call:
 
 @case
 def entropy_by_eigenvalues(draw: Draw, device: str) -> Call:
-    most = (
-        (12, 1) if device == "cpu" else (31, 2)
-    )  # the interpreter needs seconds for the rotations of 32 heads
+    most = (12, 1) if device == "cpu" else (31, 2)
     q, normalize = head_vectors(draw, device, *most), draw.flag()
-    # An eigenvalue that is zero comes out as some 1e-7, whose -x ln x is 2e-6, in either of the two.
-    return Call(entropy.matrix_entropy, lambda dtype: (q.to(dtype), normalize), 5.0)
+    if device == "cpu":  # the interpreter needs seconds for the rotations of one token
+        q = q[:, :, 1:]
+    return Call(entropy.matrix_entropy, lambda dtype: (q.to(dtype), normalize))
 
 
 def heads(draw: Draw, device: str, queries: int) -> tuple[Tensor, Tensor, Tensor | None, float]:

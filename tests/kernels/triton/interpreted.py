@@ -43,7 +43,9 @@ def test_equals_its_reference(name, data):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", HALF)
+@pytest.mark.parametrize(
+    "name", [n for n in HALF if n != "entropy_by_eigenvalues"]
+)  # as by_polynomial, but slow
 @settings(quick, max_examples=1)
 @given(data=st.data())
 def test_half_precision_too(name, dtype, data):
