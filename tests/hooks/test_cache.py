@@ -26,6 +26,10 @@ class Owner:
     def __init__(self) -> None:
         self.active = True
 
+    @property
+    def busy(self) -> bool:
+        return self.active
+
     def check_cache_use(self) -> None:
         if not self.active:
             raise PatchError("not active")

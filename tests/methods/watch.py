@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 WAITS = (
@@ -20,11 +22,15 @@ WAITS = (
 
 
 class Watch(TorchDispatchMode):
-    """Counts dispatched operations; records the waiting ones and the largest tensor that was allocated."""
+    """Counts dispatched operations; records the waiting ones and the largest tensor that was allocated.
+
+    `computed` are those that a device has work with: not views, not numbers that the host wraps as tensors.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.ops: Counter[str] = Counter()
+        self.computed = 0
         self.waits: list[str] = []
         self.largest = 0
 
@@ -36,6 +42,7 @@ class Watch(TorchDispatchMode):
         )
         if name in WAITS or masks:
             self.waits.append(str(func))
+        self.computed += not func.is_view and name != "scalar_tensor"
         out = func(*args, **(kwargs or {}))
         if isinstance(out, torch.Tensor) and not func.is_view:
             self.largest = max(self.largest, out.numel() * out.element_size())
@@ -44,6 +51,19 @@ class Watch(TorchDispatchMode):
     @property
     def total(self) -> int:
         return self.ops.total()
+
+
+def peak_bytes(function: Callable[[], object]) -> int:
+    """Most memory that the CPU's allocator had given out at once during a call, above what it had before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        kept = function()
+    now = most = 0
+    for event in seen.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    del kept
+    return most
 
 
 def host_reads(monkeypatch) -> None:

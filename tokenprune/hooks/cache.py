@@ -155,7 +155,10 @@ class LogicalLayer(_Logical, DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        self._advance(key_states.shape[-2])
+        if self.pending is None and self.owner.busy:  # as `_advance`, without a call: every layer, every step
+            self.stored += key_states.shape[-2]
+        else:
+            self._advance(key_states.shape[-2])
         return super().update(key_states, value_states, *args, **kwargs)
 
     def get_seq_length(self) -> int:

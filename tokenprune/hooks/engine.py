@@ -53,11 +53,12 @@ class Engine:
         self.enabled = True
         self.step: Step | None = None
         self.last: Prefill | None = None  # what `PatchHandle.report` is made of
-        self._busy = False
+        self.busy = False  # a forward is under way; pruned caches read it
         self._warned: set[Any] = set()
         self._call: dict[str, Any] = {}
         self._fates: list[Fate] | None = None
         self._undo: list[Callable[[], None]] = []
+        self._unhook: Callable[[], None] | None = None
         self._signature = list(inspect.signature(parts.composite.forward).parameters)
         self._layer_names = list(inspect.signature(parts.layers[0].forward).parameters)
 
@@ -81,9 +82,8 @@ class Engine:
             self._undo.append(composite.register_forward_hook(self._leave, always_call=True).remove)
             self._undo.append(text.register_forward_hook(self._restore_length).remove)
             self._undo.append(wrap_deepstack(text, lambda: self.step))
-            for place, layer in enumerate(self.parts.layers):
-                hook = self._layer_hook(place, layer_index(layer, place))
-                self._undo.append(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            for place in range(len(self.parts.layers) if self.plan else 0):
+                self._undo.append(self._hook_layer(place))
             self._undo.append(wrap_temperature(self.parts.layers, lambda: self.step))
         except BaseException:
             self.probe.remove()
@@ -92,12 +92,14 @@ class Engine:
 
     def remove(self) -> None:
         """Undo everything, last first."""
+        if self._unhook is not None:
+            self._unhook = self._unhook()
         while self._undo:
             self._undo.pop()()
 
     def check_cache_use(self) -> None:
         """Called by a pruned cache layer that is about to be written to."""
-        if not self._busy:
+        if not self.busy:
             raise PatchError(
                 "this cache was pruned by a tokenprune patch that is not active now (removed, or inside disabled()); "
                 "its keys do not stand for all tokens any more. Start from an empty cache, or keep the patch for the "
@@ -120,7 +122,7 @@ class Engine:
         owner = owner_of(cache)
         if owner is not None and owner is not self:
             raise PatchError("this cache was pruned by another patch; start from an empty cache")
-        self._busy = True
+        self.busy = True
         if self.fixations is not None:
             self.fixations.begin(cache, _length(call))
         ids, payload = call.get("input_ids"), _has_payload(call)
@@ -140,6 +142,9 @@ class Engine:
             self._warn_later_turn()
         if payload:
             self._fates = []
+            if not self.plan and self._unhook is None:
+                # Nothing is ever cut: the first layer is asked only now, to find the images.
+                self._unhook = self._hook_layer(0)
         else:
             self.step.filler_past = getattr(cache, "_tokenprune_ragged", False)
 
@@ -155,8 +160,10 @@ class Engine:
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         step, fates = self.step, self._fates
-        self.step, self._fates, self._busy = None, None, False
+        self.step, self._fates, self.busy = None, None, False
         self.probe.end()
+        if self._unhook is not None:
+            self._unhook = self._unhook()
         if self.fixations is not None:
             self.fixations.end(finished=output is not None)
         if step is not None and fates is not None and step.layout is not None and output is not None:
@@ -189,6 +196,12 @@ class Engine:
             warnings.warn(message, stacklevel=3)
 
     # -- the decoder layers ------------------------------------------------------------------------------------
+
+    def _hook_layer(self, place: int) -> Callable[[], None]:
+        """Returns how to undo it."""
+        layer = self.parts.layers[place]
+        hook = self._layer_hook(place, layer_index(layer, place))
+        return layer.register_forward_pre_hook(hook, with_kwargs=True).remove
 
     def _layer_hook(self, place: int, cache_slot: int) -> Callable[..., Any]:
         cuts_here = place == 0 or place in self.plan

@@ -11,11 +11,13 @@ from .precision import ranking
 from .relevance import EPS, damp_tail, geometric_fusion, minmax, sharpened_relevance, word_pool
 from .segments import segment_mean
 from .similarity import BLOCK_BYTES, cosine, max_similarity, unit
+from .switch import backend
 
 __all__ = [
     "BLOCK_BYTES",
     "EPS",
     "Cells",
+    "backend",
     "bipartite_dedup",
     "cosine",
     "damp_tail",

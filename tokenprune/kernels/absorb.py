@@ -50,6 +50,6 @@ def centred_mean(owner: Tensor, share: float) -> Callable[[Tensor], Tensor]:
 
     def merge(values: Tensor) -> Tensor:
         flat = values.flatten(0, 1).float() * weight
-        return torch.zeros_like(flat).index_add(0, place, flat).view_as(values).to(values.dtype)
+        return torch.zeros_like(flat).index_add_(0, place, flat).view_as(values).to(values.dtype)
 
     return merge

@@ -7,11 +7,13 @@ from torch import LongTensor, Tensor
 
 from .clusters import group_means, rows
 from .similarity import BLOCK_BYTES
+from .switch import with_triton
 
 APART = 4.0
 """Taken off the cosine of two tokens of different sorts: more than two cosines can differ by."""
 
 
+@with_triton("assign")
 def best_match(
     a: Tensor, b: Tensor, sorts: tuple[Tensor, Tensor] | None = None, block_bytes: int = BLOCK_BYTES
 ) -> tuple[Tensor, LongTensor]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .switch import with_triton
+
 BLOCK_BYTES = 64 * 2**20
 """No scratch tensor of a scoring function is larger than this."""
 
@@ -22,6 +24,7 @@ def _additive(mask: Tensor) -> Tensor:
     return mask.float()
 
 
+@with_triton("attention")
 def row_attention(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
     """Softmax row of single queries: (B, H, 1, d), (B, Hkv, K, d) -> (B, H, K) in float32.
 
@@ -33,6 +36,7 @@ def row_attention(query: Tensor, key: Tensor, scaling: float, mask: Tensor | Non
     return logits.softmax(-1).flatten(1, 2)[:, :, 0]
 
 
+@with_triton("attention")
 def received_attention(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
     """Attention each key receives, mean over queries and heads: (B, H, Q, d), (B, Hkv, K, d) -> (B, K), float32.
 
@@ -53,6 +57,7 @@ def received_attention(query: Tensor, key: Tensor, scaling: float, mask: Tensor 
     return total / (queries * heads)
 
 
+@with_triton("attention")
 def query_attention(
     query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None, softcap: float | None = None
 ) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from .similarity import BLOCK_BYTES, TINY
+from .switch import with_triton
 
 
 def rows(x: Tensor, index: Tensor) -> Tensor:
@@ -15,6 +16,7 @@ def rows(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.unsqueeze(2).expand(-1, -1, x.shape[2]))
 
 
+@with_triton("clusters")
 def group_means(values: Tensor, label: Tensor, count: int, weight: Tensor) -> Tensor:
     """(S, R, D), (S, R) group of each row in [0, count), (S, R) weights >= 0 -> (S, count, D) weighted means.
 

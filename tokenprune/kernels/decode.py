@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .switch import with_triton
 
+
+@with_triton("decode")
 def dense_step(
     query: Tensor,
     key: Tensor,
@@ -27,6 +30,7 @@ def dense_step(
     return out.flatten(1, 2).unsqueeze(2), weights.flatten(1, 2)
 
 
+@with_triton("decode")
 def sparse_step(
     query: Tensor,
     key: Tensor,
@@ -40,6 +44,7 @@ def sparse_step(
     return partial_step(query, key, value, rows, scaling, mask, softcap)[0]
 
 
+@with_triton("decode")
 def partial_step(
     query: Tensor,
     key: Tensor,
@@ -67,6 +72,7 @@ def flat_rows(columns: Tensor, heads: int, stored: int) -> Tensor:
     return (columns + base).flatten()
 
 
+@with_triton("choice")
 def top_mask(scores: Tensor, count: Tensor, most: int) -> Tensor:
     """(..., V) scores, (...) how many -> bool: the `count` largest, ties to the lower index; `most` >= every count."""
     most = min(most, scores.shape[-1])
@@ -78,6 +84,7 @@ def top_mask(scores: Tensor, count: Tensor, most: int) -> Tensor:
     return (above | (tied & (tied.cumsum(-1) <= room))) & (count[..., None] > 0)
 
 
+@with_triton("choice")
 def places(mask: Tensor, most: int) -> Tensor:
     """(..., V) bool -> (..., most) indices of the True ones, ascending, -1 behind them."""
     v = mask.shape[-1]

@@ -7,6 +7,7 @@ from torch import LongTensor, Tensor
 
 from .gram import Gram
 from .similarity import BLOCK_BYTES
+from .switch import with_triton
 
 EXHAUSTED = 1e-5
 """Squared distance below which a unit row counts as a combination of those chosen: float32 knows no better."""
@@ -29,26 +30,33 @@ def greedy_dpp(x: Tensor, log_quality: Tensor, count: int, block_bytes: int = BL
     lower index. `count` steps of O(N k), a (S, count, N) buffer, cosines made on demand where they do not fit into
     `block_bytes`; no wait for the device.
     """
-    s, n, _ = x.shape
+    n = x.shape[1]
     gram = Gram(x, block_bytes)
     log_quality = log_quality.float()
     rank = log_quality.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     later = LATER * (1 + rank / n)
-    some = log_quality > float("-inf")
-    taken = torch.zeros(s, n, device=x.device)
-    left = gram.diagonal()  # d^2
-    done = torch.zeros(s, count, n, device=x.device)
+    return walk(log_quality, later, gram.diagonal(), gram, count)  # type: ignore[return-value]
+
+
+@with_triton("dpp")
+def walk(log_quality: Tensor, later: Tensor, left: Tensor, gram: Gram, count: int) -> Tensor:
+    """The recursion: (S, N) log r, scores of what adds nothing, and d^2 -> (S, count) picks."""
+    s, n = left.shape
+    inf, twice = float("inf"), 2 * log_quality
+    left = torch.where(twice > -inf, left, 0.0)  # r = 0 adds nothing, nor takes anything when it is picked
+    taken = torch.zeros(s, n, device=left.device)
+    done = torch.zeros(s, count, n, device=left.device)
     order = []
     for k in range(count):
         adds = left > EXHAUSTED
-        score = torch.where(adds & some, 2 * log_quality + left.clamp_min(EXHAUSTED).log(), later)
-        pick = (score + taken).argmax(1, keepdim=True)
+        size = torch.where(adds, left, inf)
+        pick = torch.where(adds, twice + size.log(), later).add_(taken).argmax(1, keepdim=True)
         order.append(pick)
-        taken.scatter_(1, pick, float("-inf"))
+        taken.scatter_(1, pick, -inf)
         chosen = done[:, :k].gather(2, pick.unsqueeze(1).expand(-1, k, -1))  # (S, k, 1)
         row = gram.row(pick).unsqueeze(1)
         row = torch.baddbmm(row, chosen.transpose(1, 2), done[:, :k], alpha=-1).squeeze(1)
-        step = row * left.gather(1, pick).clamp_min(EXHAUSTED).rsqrt() * adds.gather(1, pick)
-        done[:, k] = step
-        left = left - step.square()
-    return torch.cat(order, 1)  # type: ignore[return-value]
+        scale = size.gather(1, pick).rsqrt_()  # zero where the size is infinite
+        step = torch.mul(row, scale, out=done[:, k])
+        left = torch.addcmul(left, step, step, value=-1)
+    return torch.cat(order, 1)

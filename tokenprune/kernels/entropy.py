@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import TokenPruneError
 from .similarity import BLOCK_BYTES, TINY
+from .switch import with_triton
 
 SOLVERS = ("eigvalsh", "chebyshev")
 
@@ -22,6 +23,7 @@ ROUNDING = 1e-6
 """A centred row below this share of the rows' usual length is rounding, not direction: it counts as zero."""
 
 
+@with_triton("entropy")
 @torch.no_grad()
 def matrix_entropy(
     q: Tensor,

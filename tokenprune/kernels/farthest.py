@@ -13,6 +13,7 @@ from torch import LongTensor, Tensor
 
 from .clusters import rows
 from .similarity import BLOCK_BYTES
+from .switch import with_triton
 
 EMPTY, LAST, TAKEN = -4.0, 1e6, 1e12
 """Nearness with nothing kept yet; of a token to take after all others; of one that is taken."""
@@ -157,4 +158,10 @@ class Picker:
 
     def take(self, count: int) -> LongTensor:
         """(S, count) in the order of choice."""
-        return torch.cat([self.next() for _ in range(count)], 1)  # type: ignore[return-value]
+        return take(self.near, self, count)  # type: ignore[return-value]
+
+
+@with_triton("farthest")
+def take(near: Tensor, picker: Picker, count: int) -> Tensor:
+    """(S, count) the next tokens of `picker`, whose nearness (S, N) changes in place."""
+    return torch.cat([picker.next() for _ in range(count)], 1)

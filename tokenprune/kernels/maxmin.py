@@ -9,6 +9,7 @@ from torch import LongTensor, Tensor
 
 from .gram import Gram
 from .similarity import BLOCK_BYTES
+from .switch import with_triton
 
 FARTHEST = 2.0
 """The largest cosine distance there is; what a token is away from an empty choice."""
@@ -46,15 +47,28 @@ def max_min(
         weight = weight / weight.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     bonus = torch.zeros(s, n, device=x.device)
     if last is not None:
-        bonus = bonus - 2 * FARTHEST * last
+        bonus.masked_fill_(last, -2 * FARTHEST)
     gain = (1 - gram.nearest()).clamp_(0, FARTHEST)
-    away = torch.full_like(gain, FARTHEST)
+    index, worth, away = walk(gain, weight, bonus, gram, count, FARTHEST)
+    return Picks(index, away.scatter(1, index, worth))  # type: ignore[arg-type]
+
+
+@with_triton("maxmin")
+def walk(
+    gain: Tensor, weight: Tensor, bonus: Tensor, gram: Gram, count: int, farthest: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(S, N) first gains, weights, bonuses -> (S, count) picks by weight * gain + bonus, (S, count) what each was
+    away from those before it, (S, N) what all are away from the choice. Writes to `bonus` and to the products."""
+    away = torch.full_like(gain, farthest)
+    whole = gram.whole
+    if whole is not None:  # distances from here on, so that a turn need not make them
+        whole.neg_().add_(1).clamp_min_(0)
     order, worth = [], []
     for _ in range(count):
         pick = torch.addcmul(bonus, weight, gain).argmax(1, keepdim=True)
         order.append(pick)
         worth.append(away.gather(1, pick))
         bonus.scatter_(1, pick, float("-inf"))
-        gain = away = torch.minimum(away, (1 - gram.row(pick)).clamp_min_(0))
-    index = torch.cat(order, 1)
-    return Picks(index, away.scatter(1, index, torch.cat(worth, 1)))  # type: ignore[arg-type]
+        row = gram.row(pick)
+        gain = away = torch.minimum(away, row if whole is not None else (1 - row).clamp_min_(0))
+    return torch.cat(order, 1), torch.cat(worth, 1), away

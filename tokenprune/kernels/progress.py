@@ -9,6 +9,7 @@ from .clusters import rows
 from .farthest import LAST, TAKEN, Memory, Picker, snap
 from .precision import ranking
 from .similarity import TINY, max_similarity, unit
+from .switch import with_triton
 
 CHUNK = 16
 """Picks between two looks at whether a frame has nothing new left."""
@@ -22,6 +23,7 @@ def even_counts(total: int, frames: int) -> list[int]:
     ]
 
 
+@with_triton("progress")
 def novelty(x: Tensor) -> Tensor:
     """(S, T, N, D) tokens -> (S, T): sum over a frame of the residual to the nearest token, wherever it is, of
     the frame before it; 0.9 N for the first."""

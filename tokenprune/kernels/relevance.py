@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from .switch import with_triton
+
 EPS = 1e-6
 
 
@@ -16,6 +18,7 @@ def minmax(x: Tensor, eps: float = EPS) -> Tensor:
     return (x - low) / (high - low + eps)
 
 
+@with_triton("relevance")
 def word_pool(cosines: Tensor, mask: Tensor | None, tau: float) -> Tensor:
     """(S, N, T) cosines, (S, T) words that count -> (S, N): s_i = sum_j softmax_j(S_ij / tau) S_ij.
 
@@ -41,6 +44,7 @@ def damp_tail(p: Tensor, top_p: float, damp: float) -> Tensor:
     return torch.where(p >= threshold, p, p * damp)
 
 
+@with_triton("relevance")
 def sharpened_relevance(s: Tensor, tau: float, gamma: float, top_p: float, damp: float) -> Tensor:
     """(S, N) pooled cosines -> (S, N) in [0, 1]: minmax(damp_tail(minmax(softmax(s / tau) ^ gamma))).
 
@@ -50,6 +54,7 @@ def sharpened_relevance(s: Tensor, tau: float, gamma: float, top_p: float, damp:
     return minmax(damp_tail(p, top_p, damp))
 
 
+@with_triton("relevance")
 def geometric_fusion(a: Tensor, b: Tensor, eta: float, floor: float = EPS) -> Tensor:
     """(S, N), (S, N) in [0, 1] -> (S, N) log score: (1 - eta) log max(a, floor) + eta log max(b, floor)."""
     return (1.0 - eta) * a.clamp_min(floor).log() + eta * b.clamp_min(floor).log()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .switch import with_triton
 
+
+@with_triton("segments")
 def segment_mean(values: Tensor, segment: Tensor, count: int, weight: Tensor | None = None) -> Tensor:
     """(S, N, D), (N,) segment of each token in [0, count), (N,) weights >= 0 -> (S, count, D) weighted means.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .switch import with_triton
+
 BLOCK_BYTES = 64 * 2**20
 """The largest similarity block any function of this folder allocates."""
 
@@ -24,6 +26,7 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
     return torch.bmm(x, y.transpose(1, 2)) / norm
 
 
+@with_triton("similarity")
 def max_similarity(a: Tensor, b: Tensor, block_bytes: int = BLOCK_BYTES) -> Tensor:
     """(G, A, C), (G, B, C) -> (G, A): for each row of `a` the largest inner product with a row of `b`.
 
