@@ -40,14 +40,14 @@ def by_hand(name: str, media: str) -> tuple[tuple | None, list[tuple]]:
         return ((3, 3, 3), grid(0, 3, 3, t=3)) if media == "video" else (None, grid(0, 3, 3) + grid(1, 3, 5))
     if name == "ovis2" and media == "tiles":
         return None, grid(0, 4, 4) + grid(1, 4, 4) + grid(2, 4, 4)  # the thumbnail comes first
+    if name == "lfm2_vl" and media == "tiles":  # the thumbnail is smaller
+        return None, grid(1, 3, 3) + grid(2, 3, 3) + grid(0, 2, 3)
     if media in ("plain", "tiles") or name in ("internvl", "smolvlm", "idefics3"):
         if media == "video":
             return (3, 4, 4), grid(0, 4, 4, t=3)
         if media == "plain":
             return (1, 4, 4), grid(0, 4, 4)
         return None, grid(1, 4, 4) + grid(2, 4, 4) + grid(0, 4, 4)  # the thumbnail comes last
-    if media == "tiles":  # LFM2-VL: two tiles, then the thumbnail
-        return None, grid(1, 3, 3) + grid(2, 3, 3) + grid(0, 2, 3)
     if media.endswith(":frame"):
         media = media.removesuffix(":frame")
     if name == "video_llava":
