@@ -6,6 +6,7 @@ a patch can never meet another request's generation.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -72,9 +73,21 @@ class Desk:
     def idle(self) -> bool:
         return not self._line
 
+    def warm(self) -> None:
+        """Load the model now; what goes wrong is told to who asks first."""
+
+        def load() -> None:
+            with contextlib.suppress(Exception):
+                self.chat()
+
+        self._thread.submit(load)
+
     def close(self) -> None:
-        """Take no more work; what is running ends."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Take no more work; what is running is cancelled."""
+        with self._lock:
+            for job in self._line:
+                job.cancel()
+        self._thread.shutdown(wait=False)
 
     def serve(self, job: Job, work: Callable[[Chat, Put], None]) -> Iterator[Any]:
         """Do `work` once it is this job's turn; yields `Waiting` and what work puts, and raises what it raised.

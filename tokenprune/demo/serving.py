@@ -72,9 +72,14 @@ def served(options: Options | None = None) -> Iterator[Server]:
             site_module = importlib.import_module(".site", __package__)
             site = site_module.Site(shelf, options.limits, runs, make_examples(examples, shelf.names))
             page = page_module.build_page(site)
-            yield _launch(page, page_module, options)
-            page.close(verbose=False)
+            server = _launch(page, page_module, options)
+            try:
+                shelf.desk(shelf.names[0]).warm()
+                yield server
+            finally:
+                page.close(verbose=False)
         finally:
+            shelf.close()
             shutil.rmtree(home, ignore_errors=True)
 
 

@@ -66,6 +66,11 @@ class Shelf:
                 self._extra = {name: self._desk(name, trust=False)}
             return self._extra[name]
 
+    def close(self) -> None:
+        """End all work, so that the process can."""
+        for desk in [*self._desks.values(), *self._extra.values()]:
+            desk.close()
+
     def _desk(self, source: str, trust: bool | None = None) -> Desk:
         options: dict[str, Any] = vars(self.loading)
         if trust is not None:
