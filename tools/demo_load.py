@@ -75,8 +75,8 @@ def ask(client: Any, number: int) -> str:
 
     picture = handle_file(str(PICTURES[number % len(PICTURES)]))
     found = client.predict(
-        "tiny-llava", "picture", picture, None, 16, "what colour is the star?", 16, 2, False, "flashvlm", 25, "visionzip",
-        11.1, "random", 25, "pool", 25, api_name="/compare",
+        "tiny-llava", "picture", picture, None, 16, "what colour is the star?", 16, 2, False, "flashvlm", 25,
+        "visionzip", 11.1, "random", 25, "pool", 25, api_name="/compare",
     )  # fmt: skip
     line = str(found[0])
     if "say the same" not in line:

@@ -40,7 +40,8 @@ def test_kinds_come_from_the_annotations():
     [
         ("fixation", {"focal": "2, 0.5, 7"}, {"focal": (2, 0.5, 7)}),
         ("fixation", {"focal": "3"}, {}),
-        ("fixation", {"focal": "5", "heads": "max", "per_group": True}, {"focal": 5, "heads": "max", "per_group": True}),
+        ("fixation", {"focal": "5", "heads": "max", "theta": 0.8}, {"focal": 5, "heads": "max"}),
+        ("fixation", {"per_group": True}, {"per_group": True}),
         ("flashvlm", {"window": None, "eta": 0.25, "nothing": 3}, {"window": None, "eta": 0.25}),
         ("progressive", {"absorb": "true"}, {"absorb": True}),
         ("visionzip", {"compat": "official"}, {"compat": "official"}),
