@@ -29,7 +29,7 @@ def test_runs_are_found_and_read_without_a_trace(home):
     before = sorted(p.name for p in (home / "runs/deep/hand").iterdir())
     run = runs.open("deep/hand")
     assert sorted(p.name for p in (home / "runs/deep/hand").iterdir()) == before  # no results.json appeared
-    assert run.results.row("uniform", 0.25)["score"]["value"] == pytest.approx(0.25)
+    assert run.results.row("uniform", 0.25)["score"]["value"] == pytest.approx(0.5)
     assert run.results.body["rows"] == score_run(home / "runs/deep/hand").body["rows"]
     assert runs.open("deep/hand").results.body["rows"] == run.results.body["rows"]  # now from the file
     assert list(run.rows) == [

@@ -23,7 +23,8 @@ def base_card(found: Round) -> str:
     if base is None:
         return EMPTY
     report = next((a.report for a in found.answers.values() if a.report is not None), None)
-    told = [f"{len(base.tokens)} tokens written"]
+    count = len(base.tokens)
+    told = [f"{count} token{'s' * (count != 1)} written"]
     if report is not None:
         told = [
             f"{report.before} visual tokens",
@@ -32,7 +33,8 @@ def base_card(found: Round) -> str:
             *told,
         ]
     return (
-        f'<div class="tp-card tp-base"><p class="tp-answer">{lines(base.text) or "(nothing)"}</p>'
+        f'<div class="tp-card tp-base"><p class="tp-faint">{html.escape(found.model)}, unpruned</p>'
+        f'<p class="tp-answer">{lines(base.text) or "(nothing)"}</p>'
         f'<p class="tp-faint">{" · ".join(told)}</p></div>'
     )
 

@@ -55,13 +55,20 @@ def compare_tab(site: Site, inputs: Inputs) -> None:
         go = gr.Button("Compare", variant="primary", elem_id="tp-go", scale=2, min_width=120)
         stop = gr.Button("Stop", elem_id="tp-stop", scale=1, min_width=70)
         count = gr.Radio(
-            [2, 3, 4], value=LEAST, label="methods side by side", elem_id="tp-count", scale=2, min_width=170
+            [("2 methods", 2), ("3", 3), ("4", 4)],
+            value=LEAST,
+            label="methods side by side",
+            show_label=False,
+            container=False,
+            elem_id="tp-count",
+            scale=2,
+            min_width=230,
         )
         timed = gr.Checkbox(
-            True, label="measure times", elem_id="tp-timed", scale=1, min_width=120, container=False
+            True, label="measure times", elem_id="tp-timed", scale=1, min_width=150, container=False
         )
     line = gr.HTML(status("Pick or upload something, ask, and compare."), elem_id="tp-line")
-    base = gr.HTML(cards.EMPTY, elem_id="tp-base", label="unpruned", show_label=True)
+    base = gr.HTML(cards.EMPTY, elem_id="tp-base")
     with gr.Row(elem_id="tp-cards", equal_height=False):
         shown = [_card(place, *start) for place, start in enumerate(START, 1)]
     film = gr.Image(

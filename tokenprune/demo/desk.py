@@ -113,10 +113,10 @@ class Desk:
                     self._line.remove(job)
                 news.put(("end", None))
 
-        with self._lock:
+        with self._lock:  # the line and the thread's own queue have to agree
             self._line.append(job)
-        try:
             self._thread.submit(run)
+        try:
             yield from self._follow(job, news)
         finally:
             job.cancel()

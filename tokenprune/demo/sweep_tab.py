@@ -38,7 +38,7 @@ def sweep_tab(site: Site, inputs: Inputs) -> None:
     line = gr.HTML(
         status("The same question under one method, from most of the tokens to few."), elem_id="tp-sweep-line"
     )
-    base = gr.HTML(cards.EMPTY, label="unpruned", show_label=True, elem_id="tp-sweep-base")
+    base = gr.HTML(cards.EMPTY, elem_id="tp-sweep-base")
     plot = gr.Plot(visible=False, show_label=False, elem_id="tp-sweep-plot")
     table = gr.Dataframe(
         headers=list(HEADS), datatype="str", interactive=False, visible=False, wrap=True, show_label=False,
