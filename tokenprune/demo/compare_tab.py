@@ -52,8 +52,8 @@ class Card:
 def compare_tab(site: Site, inputs: Inputs) -> None:
     """Build the tab and connect it."""
     with gr.Row(elem_classes="tp-actions"):
-        go = gr.Button("Compare", variant="primary", elem_id="tp-go", scale=2, min_width=120)
-        stop = gr.Button("Stop", elem_id="tp-stop", scale=1, min_width=70)
+        go = gr.Button("Compare", variant="primary", elem_id="tp-go", scale=2, min_width=140)
+        stop = gr.Button("Stop", elem_id="tp-stop", scale=0, min_width=90)
         count = gr.Radio(
             [("2 methods", 2), ("3", 3), ("4", 4)],
             value=LEAST,
@@ -61,11 +61,11 @@ def compare_tab(site: Site, inputs: Inputs) -> None:
             show_label=False,
             container=False,
             elem_id="tp-count",
-            scale=2,
-            min_width=230,
+            scale=0,
+            min_width=270,
         )
         timed = gr.Checkbox(
-            True, label="measure times", elem_id="tp-timed", scale=1, min_width=150, container=False
+            True, label="measure times", elem_id="tp-timed", scale=0, min_width=160, container=False
         )
     line = gr.HTML(status("Pick or upload something, ask, and compare."), elem_id="tp-line")
     base = gr.HTML(cards.EMPTY, elem_id="tp-base")

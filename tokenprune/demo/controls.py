@@ -31,7 +31,7 @@ def chooser(start: str, place: int, percent: float | None = None) -> Chooser:
     slider = None
     if percent is not None:
         slider = gr.Slider(
-            0.5, 100, percent, step=0.1, label="keep, % of the visual tokens", elem_id=f"tp-keep-{place}"
+            0.5, 100, percent, step=0.1, label="keep, % of tokens", elem_id=f"tp-keep-{place}"
         )
     given = gr.State({})
     with gr.Accordion("hyper-parameters", open=False, elem_id=f"tp-hyper-{place}"):
