@@ -30,9 +30,7 @@ def chooser(start: str, place: int, percent: float | None = None) -> Chooser:
     )  # fmt: skip
     slider = None
     if percent is not None:
-        slider = gr.Slider(
-            0.5, 100, percent, step=0.1, label="keep, % of tokens", elem_id=f"tp-keep-{place}"
-        )
+        slider = gr.Slider(0.5, 100, percent, step=0.1, label="keep, % of tokens", elem_id=f"tp-keep-{place}")
     given = gr.State({})
     with gr.Accordion("hyper-parameters", open=False, elem_id=f"tp-hyper-{place}"):
         _form(method, given)

@@ -99,6 +99,7 @@ def _launch(page: Any, module: Any, options: Options) -> Server:
             max_file_size=int(options.limits.mib * MIB), allowed_paths=[], state_session_capacity=PAGES,
             theme=module.theme(), css_paths=[module.CSS], js=module.JS.read_text(encoding="utf-8"),
             footer_links=["api"],
+            _frontend=False,  # gradio asks itself for its page and gives up after 3 s, which a busy machine takes
         )  # fmt: skip
     except OSError as error:
         raise InputError(
