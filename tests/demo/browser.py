@@ -10,6 +10,9 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
 
+PATIENCE = 300_000
+"""Milliseconds that a page may take on a machine with better things to do."""
+
 
 def missing() -> str | None:
     """Why no browser test can run here."""
@@ -40,7 +43,7 @@ class Watched:
     def text(self, where: str) -> str:
         return self.page.locator(where).inner_text().strip()
 
-    def settled(self, line: str = "#tp-line", *, timeout: int = 120_000) -> str:
+    def settled(self, line: str = "#tp-line", *, timeout: int = PATIENCE) -> str:
         """The status line once nothing is under way any more."""
         busy = f"{line} .tp-status.busy"
         self.page.locator(f"{line} .tp-status:not(.busy)").wait_for(timeout=timeout)
@@ -57,5 +60,5 @@ class Watched:
     def compare(self) -> str:
         """Click, wait until it begins, wait until it is over."""
         self.page.locator("#tp-go").click()
-        self.page.locator("#tp-line .tp-status.busy").wait_for(timeout=60_000)
+        self.page.locator("#tp-line .tp-status.busy").wait_for()
         return self.settled()

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from tests.demo.browser import CHROMIUM, Watched, need_browser
+from tests.demo.browser import CHROMIUM, PATIENCE, Watched, need_browser
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def visit(browser, server):
             context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
             stack.callback(context.close)
             page = context.new_page()
-            page.set_default_timeout(60_000)
+            page.set_default_timeout(PATIENCE)
             watched = Watched(page)
             page.goto(server.url)
             page.locator("#tp-go").wait_for()

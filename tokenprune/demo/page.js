@@ -2,6 +2,12 @@
   document.documentElement.lang = 'en';
   // The picture slider follows the arrow keys too: gradio's own listens to pointers only.
   const reach = () => {
+    document.querySelectorAll('#tp-examples .gallery-item:not([aria-label])').forEach((button, place) => {
+      button.setAttribute('aria-label', `example ${place + 1}`);
+    });
+    document.querySelectorAll('[data-testid="imageslider-image"][alt=""]').forEach((image) => {
+      image.alt = image.classList.contains('fixed') ? 'what the method kept' : 'the full picture';
+    });
     document.querySelectorAll('[id^="tp-pair-"], [id^="tp-drawn-"]').forEach((block) => {
       const handle = block.querySelector('[data-testid="slider"]');
       if (!handle || handle.dataset.reached) return;
