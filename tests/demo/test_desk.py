@@ -52,7 +52,7 @@ def test_work_is_done_in_order_and_never_two_at_a_time():
     assert desk.idle
 
 
-def test_a_cancelled_job_ends_silently_and_lets_the_next_one_in():
+def test_a_cancelled_job_ends_and_lets_the_next_one_in():
     desk, job, left = Desk("m", lambda: CHAT), Job(), []
 
     def endless(chat, put):
@@ -64,10 +64,11 @@ def test_a_cancelled_job_ends_silently_and_lets_the_next_one_in():
             left.append(True)  # where a patch is taken off
 
     heard = []
-    for item in desk.serve(job, endless):
-        heard.append(item)
-        if len(heard) == 3:
-            job.cancel()
+    with pytest.raises(Cancelled):
+        for item in desk.serve(job, endless):
+            heard.append(item)
+            if len(heard) == 3:
+                job.cancel()
     assert heard == ["word"] * 3
     assert news(desk, lambda chat, put: put("next"))[-1] == "next"
     assert left == [True]
@@ -77,14 +78,20 @@ def test_a_job_cancelled_in_the_line_is_never_started():
     desk, gate, second = Desk("m", lambda: CHAT), threading.Event(), Job()
     first = threading.Thread(target=news, args=(desk, lambda chat, put: gate.wait(5)))
     first.start()
-    started = []
-    follower = threading.Thread(target=news, args=(desk, lambda chat, put: started.append(1), second))
+    started, ended = [], []
+
+    def follow():
+        with pytest.raises(Cancelled):
+            news(desk, lambda chat, put: started.append(1), second)
+        ended.append(True)
+
+    follower = threading.Thread(target=follow)
     follower.start()
     second.cancel()
     follower.join(5)
     gate.set()
     first.join(5)
-    assert not follower.is_alive() and started == []
+    assert ended == [True] and started == []
     assert news(desk, lambda chat, put: put(1)) == [1]
 
 
@@ -140,6 +147,17 @@ def test_a_session_has_one_job_and_sessions_do_not_touch_each_other():
     assert not sessions.start(None).cancelled and not sessions.start(None).cancelled
     with pytest.raises(Cancelled):
         again.check()
+
+
+def test_sessions_that_wait_for_nothing_are_forgotten(monkeypatch):
+    monkeypatch.setattr("tokenprune.demo.desk.REMEMBERED", 3)
+    sessions = Sessions()
+    waiting = sessions.start("a")
+    for number in range(9):
+        sessions.start(f"done-{number}").cancel()
+    assert len(sessions._jobs) <= 3 and not waiting.cancelled
+    sessions.start("a")
+    assert waiting.cancelled
 
 
 def test_what_a_page_says_of_errors():

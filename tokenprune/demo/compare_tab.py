@@ -187,8 +187,7 @@ class _Page:
                 continue
             yield pending
             pending, last = {}, time.monotonic()
-        if found is None or len(found.answers) <= len(methods):
-            return  # cancelled: a newer request writes this page now
+        assert found is not None
         pending |= {
             self.line: self._summary(found),
             self.state: found,

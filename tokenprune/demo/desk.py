@@ -20,6 +20,9 @@ from ..errors import TokenPruneError
 POLL = 0.1
 """Seconds between two looks at the line by a request that waits."""
 
+REMEMBERED = 256
+"""Sessions after which those that wait for nothing any more are forgotten."""
+
 Put = Callable[[Any], None]
 """What work hands its news to; raises `Cancelled` once nobody wants them any more."""
 
@@ -92,7 +95,7 @@ class Desk:
     def serve(self, job: Job, work: Callable[[Chat, Put], None]) -> Iterator[Any]:
         """Do `work` once it is this job's turn; yields `Waiting` and what work puts, and raises what it raised.
 
-        A cancelled job ends without another word. So does one whose iterator is closed.
+        A job that somebody cancels ends with `Cancelled`, wherever it is; one whose iterator is closed is cancelled.
         """
         news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
@@ -133,10 +136,12 @@ class Desk:
                     yield Waiting(place)
                 continue
             if kind == "end":
+                job.check()
                 return
             if kind == "error":
                 raise item
             yield item
+        raise Cancelled("cancelled")
 
     def chat(self) -> Chat:
         """The model, loaded; only its own thread may call this."""
@@ -157,6 +162,8 @@ class Sessions:
         job = Job()
         if session is not None:
             with self._lock:
+                if len(self._jobs) >= REMEMBERED:
+                    self._jobs = {name: own for name, own in self._jobs.items() if not own.cancelled}
                 last = self._jobs.get(session)
                 self._jobs[session] = job
             if last is not None:

@@ -196,8 +196,7 @@ def _sample(
             answers[news.place] = news.answer
         else:
             box = news
-    if len(answers) == 2:
-        yield {parts["line"]: status(_about(run)), **_drawn(held(medium), answers, box, parts)}
+    yield {parts["line"]: status(_about(run)), **_drawn(held(medium), answers, box, parts)}
 
 
 def _again(chat: Chat, run: Run, key: str, medium: Medium, question: str) -> Answer:

@@ -20,7 +20,7 @@ from .runs import Runs
 from .shelf import Loading, Shelf
 from .uploads import MIB, Limits
 
-PAGES = 200
+PAGES = 64
 """Open pages whose last result is remembered."""
 
 

@@ -79,8 +79,7 @@ def sweep_tab(site: Site, inputs: Inputs) -> None:
                     yield out
                 elif isinstance(news, Said) and news.place == 0:
                     yield {base: cards.saying(news.text)}
-            if found is None or len(found.answers) <= len(methods):
-                return  # cancelled
+            assert found is not None
             yield {line: _summary(found), **_drawn(found)}
         except Cancelled:
             return
