@@ -33,7 +33,7 @@ class Site:
     sessions: Sessions = field(default_factory=Sessions)
 
     def serve(self, request: gr.Request | None, model: str, work: Work) -> Iterator[Any]:
-        """The news of `work` on a model, in place of what this page was waiting for. Raises what it raises, and `Cancelled`."""
+        """The news of `work` on a model, in place of what this page was waiting for; raises like `Desk.serve`."""
         desk = self.shelf.desk(model)
         job = self.sessions.start(session_of(request))
         yield from desk.serve(job, lambda chat, put: work(chat, put, job))
