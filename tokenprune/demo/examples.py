@@ -11,7 +11,8 @@ from typing import Any
 
 from .. import zoo
 from ..chat import DEFAULT, WATCHES
-from ..compare.examples import bundled_examples
+from ..compare.examples import BUNDLED, bundled_examples
+from ..media import load_image
 
 SCENES, SEED = 3, 1
 CLIP_KINDS = ("direction", "change")
@@ -47,7 +48,7 @@ def _scenes(folder: Path) -> list[Example]:
     for entry in bundled_examples():
         if entry.picture.name not in found and len(found) < SCENES:
             path = folder / entry.picture.name
-            entry.picture.load().save(path)
+            load_image(BUNDLED / entry.picture.name).save(path)
             label = path.stem.replace("-", " ")
             found[entry.picture.name] = Example(label, "picture", path, path, entry.question, DEFAULT)
     return list(found.values())

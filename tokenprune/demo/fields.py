@@ -118,8 +118,8 @@ def _choices(method: str, name: str, default: str | None) -> tuple[str, ...]:
         get_method(method, **{name: "?"})
         return ()
     except TokenPruneError as error:
-        said = WORD.findall(str(error))
-    words = dict.fromkeys([*([default] if default is not None else []), *said])
+        said: list[str] = WORD.findall(str(error))
+    words: list[str] = list(dict.fromkeys([*([default] if default is not None else []), *said]))
     return tuple(word for word in words if _accepts(method, name, word))
 
 

@@ -128,7 +128,7 @@ def _connect(site: Site, inputs: Inputs, examples: Any) -> None:
             gr.Info(f"{model} watches no clips; {chosen} does")
         return gr.Image(visible=kind == PICTURE), gr.Video(visible=kind == CLIP), chosen
 
-    def check_picture(path: str | None) -> str | None:
+    def check_picture(path: str | None) -> Any:
         """Say what is wrong with an upload at once, and put it away."""
         if path is not None:
             try:
@@ -138,7 +138,7 @@ def _connect(site: Site, inputs: Inputs, examples: Any) -> None:
                 return None
         return gr.skip()
 
-    def check_clip(path: str | None) -> str | None:
+    def check_clip(path: str | None) -> Any:
         if path is not None:
             try:
                 take_clip(path, 1, site.limits)

@@ -147,12 +147,13 @@ class _Teller:
 
     def __init__(self, chat: Chat, put: Put, job: Job, place: int) -> None:
         self.chat, self.say, self.job, self.place = chat, put, job, place
-        self.tokens: list[int] | None = None
+        self.tokens: list[int] = []
+        self.begun = False
 
     def put(self, value: Any) -> None:
         self.job.check()
-        if self.tokens is None:
-            self.tokens = []
+        if not self.begun:  # the prompt
+            self.begun = True
             return
         self.tokens += value.flatten().tolist()
         self.say(Said(self.place, self.chat.text([self.tokens])[0]))

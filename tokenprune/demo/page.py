@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio import themes
 
 from .compare_tab import compare_tab
 from .inputs import input_column
@@ -51,16 +52,16 @@ def _leave(site: Site) -> Any:
     return leave
 
 
-def theme() -> gr.themes.Base:
+def theme() -> themes.Base:
     """Quiet greys, amber for what was kept, as in the drawings; the system's own fonts, so nothing is fetched."""
-    amber = gr.themes.Color(
+    amber = themes.Color(
         "#fff8eb", "#ffeecb", "#ffe2a6", "#ffd075", "#ffbe45", "#ffb020", "#d98e06", "#a86b03", "#7a4e06", "#573906",
         "#38250a",
     )  # fmt: skip
-    look = gr.themes.Base(
-        primary_hue=amber, secondary_hue=amber, neutral_hue=gr.themes.colors.slate,
+    look = themes.Base(
+        primary_hue=amber, secondary_hue=amber, neutral_hue=themes.colors.slate,
         font=["ui-sans-serif", "sans-serif"], font_mono=["ui-monospace", "monospace"],
-        radius_size=gr.themes.sizes.radius_md, spacing_size=gr.themes.sizes.spacing_md,
+        radius_size=themes.sizes.radius_md, spacing_size=themes.sizes.spacing_md,
     )  # fmt: skip
     return look.set(
         button_primary_background_fill="*primary_500", button_primary_background_fill_hover="*primary_400",

@@ -176,8 +176,9 @@ def _sample(
     medium = site.runs.medium(run, sample)
     model = run.facts["model"]["name"]
     if model not in site.shelf.names:
-        whole = (held(medium),) * 2 if isinstance(medium, Image.Image) else None
-        shown = {parts["a"]: gr.ImageSlider(whole, visible=True)} if whole else {}
+        shown = {}
+        if isinstance(whole := held(medium), Image.Image):
+            shown[parts["a"]] = gr.ImageSlider((whole, whole), visible=True)
         yield {**shown, parts["line"]: status(f"start the demo with --model {model} to see what was kept")}
         return
 
