@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tests.demo.browser import need_browser
+from tests.demo.browser import PATIENCE, need_browser
 from tests.media.test_pictures import png_header
 from tokenprune.compare.examples import BUNDLED
 
@@ -99,12 +99,14 @@ def test_bad_input_is_a_message_and_the_next_question_is_answered(visit, tmp_pat
 
 def test_two_visitors_with_other_methods_never_see_each_others_answers(visit, server):
     """Both ask at once, again and again; each page shows its own question's answer, its own methods, its own counts."""
+    from playwright.sync_api import expect
+
     from tokenprune.chat import load_chat
     from tokenprune.media import load_image
 
     chat = load_chat("tiny-llava")
     asked = {
-        "one": ("scene-1.png", "what colour is the star?", "random", 50),
+        "one": ("scene-2.png", "what colour is the star?", "random", 50),
         "two": ("scene-3.png", "what size is the yellow cross?", "pool", 12.5),
     }
     right = {
@@ -115,8 +117,11 @@ def test_two_visitors_with_other_methods_never_see_each_others_answers(visit, se
     for who, (file, question, method, percent) in asked.items():
         page = pages[who].page
         page.locator("#tp-timed input").uncheck()
-        page.locator("#tp-examples button, #tp-examples [role=button]").nth(int(file[6]) - 1).click()
-        page.locator("#tp-question textarea").fill(question)
+        box = page.locator("#tp-question textarea")
+        before = box.input_value()
+        page.locator("#tp-examples button").nth(int(file[6]) - 1).click()
+        expect(box).not_to_have_value(before, timeout=PATIENCE)  # the example's own question is there
+        box.fill(question)
         pages[who].choose("#tp-method-1", method)
         box = page.locator("#tp-keep-1 input[type=number]")
         box.fill(str(percent))
@@ -165,8 +170,7 @@ def test_a_sweep(visit):
 def test_a_clip_is_a_strip(visit):
     pytest.importorskip("av")
     seen = visit()
-    thumbs = seen.page.locator("#tp-examples button, #tp-examples [role=button]")
-    thumbs.last.click()
+    seen.page.locator("#tp-examples button").last.click()
     seen.page.locator("#tp-clip video").wait_for(state="attached")
     seen.page.locator("#tp-timed input").uncheck()
     assert "tiny-qwen" in seen.compare()
