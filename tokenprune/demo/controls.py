@@ -46,7 +46,8 @@ def _about(name: str) -> str:
 
 
 def _form(method: Any, given: Any) -> None:
-    @gr.render(inputs=[method], show_progress="hidden")
+    # One form at a time: gradio (6.31) loses its place when two forms of one page are made at once.
+    @gr.render(inputs=[method], show_progress="hidden", concurrency_limit=1, concurrency_id="forms")
     def show(name: str) -> None:
         fields = fields_of(name)
         if not fields:
