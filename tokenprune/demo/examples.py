@@ -75,7 +75,7 @@ def _clips(folder: Path) -> list[Example]:
         if sample.kind in CLIP_KINDS:
             path, still = folder / f"clip-{sample.kind}.mp4", folder / f"clip-{sample.kind}.png"
             _write(av, path, sample.frames, sample.fps)
-            sample.frames[0].save(still)
+            sample.frames[len(sample.frames) // 2].save(still)
             out.append(Example(f"clip {len(out) + 1}", "clip", path, still, sample.question, WATCHES))
     return out
 
