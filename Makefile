@@ -19,13 +19,16 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-oldest test-lmms lint clean
+.PHONY: help run demo test test-oldest test-lmms lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## compare the methods on the embedded model: a table, pictures, a JSON
 	@$(VENV)/bin/tokenprune compare $(ARGS)
+
+demo: $(READY) ## the comparison app, in a browser
+	@$(VENV)/bin/tokenprune demo $(ARGS)
 
 test: $(READY) ## every test that needs no GPU: the fast ones, then the slow ones
 	@echo "fast tests"

@@ -165,9 +165,9 @@ class Chat:
         return f"<{modality}>"
 
     @torch.no_grad()
-    def generate(self, inputs: dict[str, Any], max_new_tokens: int) -> list[list[int]]:
-        """The greedy new tokens of each row, up to and without its end token."""
-        out = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    def generate(self, inputs: dict[str, Any], max_new_tokens: int, **options: Any) -> list[list[int]]:
+        """The greedy new tokens of each row, up to and without its end token; `options` go to `model.generate`."""
+        out = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **options)
         stops = set(_ids(self.model.generation_config.eos_token_id))  # padding comes only behind one of them
         rows = out[:, inputs["input_ids"].shape[1] :].tolist()
         return [row[: next((i for i, t in enumerate(row) if t in stops), len(row))] for row in rows]

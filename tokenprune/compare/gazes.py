@@ -7,11 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..chat import Medium
+from ..media import Clip
+from ..tokens import ImageReport
 from ..viz import GazePage, Gazing, View, gaze_strip, kept_by_step, looks_of, save_gif
-from ..viz.overlay import fit
+from ..viz.overlay import Box, fit
 from .captions import caption_of, facts, good
 from .clips import videos, views_of
-from .examples import Film
 from .result import Answer, Comparison
 from .settings import Setting
 
@@ -66,19 +68,22 @@ def _tightest(comparison: Comparison, settings: Sequence[Setting], index: int) -
 def _story(comparison: Comparison, index: int, answer: Answer) -> Gazing:
     example, report = comparison.examples[index], answer.report
     assert report is not None and report.fixation is not None and answer.keep is not None
-    box, reports = comparison.boxes[index], videos(answer)
-    if isinstance(example.picture, Film):
-        frames, _ = views_of(example.picture.clip, reports)
-        where = [(place, t) for place, r in enumerate(reports) for t in range(len(kept_by_step(r)))]
-        views = [
-            View(_held(own[0]), reports[place], place, t, box)
-            for own, (place, t) in zip(frames, where, strict=True)
-        ]
-    else:
-        views = [View(_held(example.picture.load()), reports[0], 0, 0, box)]
+    views = gaze_views(example.picture.load(), videos(answer), comparison.boxes[index])
     label = f"keep {Setting(answer.method, answer.keep).label}"
     story = [*facts(comparison, index), (answer.method, answer.text, good(answer))]
     return Gazing(views, looks_of(report, answer.written), example.question, label, story)
+
+
+def gaze_views(medium: Medium, reports: Sequence[ImageReport], box: Box | None) -> list[View]:
+    """The picture, or one frame for each temporal step of the clip, as the images of a report saw them."""
+    if not isinstance(medium, Clip):
+        return [View(_held(medium), reports[0], 0, 0, box)]
+    frames, _ = views_of(medium, reports)
+    where = [(place, t) for place, r in enumerate(reports) for t in range(len(kept_by_step(r)))]
+    return [
+        View(_held(own[0]), reports[place], place, t, box)
+        for own, (place, t) in zip(frames, where, strict=True)
+    ]
 
 
 def _held(image: Image.Image) -> Image.Image:

@@ -185,27 +185,50 @@ def _blind(chat: Chat, out: Comparison, medium: Medium, question: str, max_new_t
 def _time(
     chat: Chat, out: Comparison, setting: Setting, timed: Sequence[int], repeats: int, step: _Steps
 ) -> Speed:
-    plain: list[tuple[float, float]] = []
-    pruned: list[tuple[float, float]] = []
+    pairs: list[Pair] = []
     for index in timed:
         example = out.examples[index]
         inputs = chat.inputs(example.picture.load(), example.question)
 
-        def cut(inputs: dict[str, Any] = inputs) -> tuple[float, float]:
-            with patched(chat, setting):  # patching and removing are outside what is timed
-                return _pair(time_generation(chat.model, inputs))
-
-        def whole(inputs: dict[str, Any] = inputs) -> tuple[float, float]:
-            return _pair(time_generation(chat.model, inputs))
-
-        whole()  # the first call pays for what is set up once
-        for _ in range(repeats):
-            a, b = abba(whole, cut, 1)
-            plain, pruned = plain + a, pruned + b
+        def tick() -> None:
             step(1, f"timing {setting.method} {setting.label}")
-    prefill, decode = (Ratio.of([t[i] for t in pruned], [t[i] for t in plain]) for i in (0, 1))
-    return Speed(prefill, decode)
+
+        pairs += side_by_side(chat, inputs, lambda: patched(chat, setting), repeats, tick)
+    return speed_of(pairs)
 
 
-def _pair(times: Times) -> tuple[float, float]:
-    return times.prefill, times.decode
+Pair = tuple[Times, Times]
+"""What the unpruned and the pruned model took, measured next to each other."""
+
+
+def side_by_side(
+    chat: Chat,
+    inputs: dict[str, Any],
+    patch: Callable[[], contextlib.AbstractContextManager[Any]],
+    repeats: int,
+    tick: Callable[[], None] | None = None,
+) -> list[Pair]:
+    """`repeats` quads in the order A B B A: A unpruned, B inside the block of `patch()`."""
+
+    def cut() -> Times:
+        with patch():  # patching and removing are outside what is timed
+            return time_generation(chat.model, inputs)
+
+    def whole() -> Times:
+        return time_generation(chat.model, inputs)
+
+    whole()  # the first call pays for what is set up once
+    pairs: list[Pair] = []
+    for _ in range(repeats):
+        pairs += zip(*abba(whole, cut, 1), strict=True)
+        if tick is not None:
+            tick()
+    return pairs
+
+
+def speed_of(pairs: Sequence[Pair]) -> Speed:
+    """Times of the pruned model as shares of the unpruned one's."""
+    return Speed(
+        Ratio.of([pruned.prefill for _, pruned in pairs], [plain.prefill for plain, _ in pairs]),
+        Ratio.of([pruned.decode for _, pruned in pairs], [plain.decode for plain, _ in pairs]),
+    )

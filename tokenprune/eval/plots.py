@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,42 +26,65 @@ GREY = "#777777"
 
 def write_plots(results: Results) -> list[Path]:
     """`tokens.png` and, after an efficiency pass, `prefill.png`; nothing without matplotlib or right answers."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return []
-    body = results.body
+    written = []
+    for name, draw in (("tokens", tokens_figure), ("prefill", prefill_figure)):
+        figure = draw(results.body)
+        if figure is not None:
+            written.append(results.folder / f"{name}.png")
+            figure.savefig(written[-1], dpi=150)
+    return written
+
+
+def tokens_figure(body: dict[str, Any], labels: Collection[str] | None = None) -> Any:
+    """Score, with its band, over equivalent tokens as a matplotlib figure; None without matplotlib or right answers.
+
+    labels: the rows that are drawn; None: all of them. A row has the same colour whoever else is drawn.
+    """
     curves = _curves(body)
-    if not curves:
-        return []
-    written = [results.folder / "tokens.png"]
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
+    drawn = [label for label in curves if labels is None or label in labels]
+    made = _figure() if drawn else None
+    if made is None:
+        return None
+    figure, axes = made
     _reference(axes, body)
     for place, (label, rows) in enumerate(curves.items()):
-        x = [100 * r["tokens"]["equivalent"] / r["tokens"]["before"] for r in rows]
-        _curve(axes, place, label, x, rows, bands=True)
+        if label in drawn:
+            x = [100 * r["tokens"]["equivalent"] / r["tokens"]["before"] for r in rows]
+            _curve(axes, place, label, x, rows, bands=True)
     axes.set_xscale("log")
-    keeps = {r["keep"] for rows in curves.values() for r in rows}
+    keeps = {r["keep"] for label in drawn for r in curves[label]}
     ticks = sorted(round(100 * k, 1) for k in keeps if isinstance(k, float))
     if ticks:
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
         axes.minorticks_off()
     _finish(axes, body, "equivalent visual tokens (layer average), % of all")
-    figure.savefig(written[0], dpi=150)
+    return figure
+
+
+def prefill_figure(body: dict[str, Any]) -> Any:
+    """Score over prefill time; None where nothing was timed, without matplotlib or right answers."""
+    curves = _curves(body)
     costs = {(c["label"], c["keep"]): c for c in (body["efficiency"] or {}).get("rows", ())}
-    if costs:
-        written.append(results.folder / "prefill.png")
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.subplots()
-        _reference(axes, body)
-        for place, (label, rows) in enumerate(curves.items()):
-            timed = [r for r in rows if (label, r["keep"]) in costs]
-            x = [costs[label, r["keep"]]["prefill"]["median"] for r in timed]
-            _curve(axes, place, label, x, timed, bands=False)
-        _finish(axes, body, "prefill time, share of the unpruned model's")
-        figure.savefig(written[1], dpi=150)
-    return written
+    made = _figure() if curves and costs else None
+    if made is None:
+        return None
+    figure, axes = made
+    _reference(axes, body)
+    for place, (label, rows) in enumerate(curves.items()):
+        timed = [r for r in rows if (label, r["keep"]) in costs]
+        x = [costs[label, r["keep"]]["prefill"]["median"] for r in timed]
+        _curve(axes, place, label, x, timed, bands=False)
+    _finish(axes, body, "prefill time, share of the unpruned model's")
+    return figure
+
+
+def _figure() -> tuple[Any, Any] | None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    return figure, figure.subplots()
 
 
 def _curves(body: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

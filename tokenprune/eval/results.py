@@ -95,6 +95,13 @@ def score_run(folder: str | Path, metric: str | None = None) -> Results:
     metric: another one than the run's own. Samples that failed in a row are left out of it and counted; every row is
     compared with the unpruned answers to the samples that both have.
     """
+    results = figures_of(folder, metric)
+    write_file(results.folder / FILE, json.dumps(results.body, indent=1, allow_nan=False) + "\n")
+    return results
+
+
+def figures_of(folder: str | Path, metric: str | None = None) -> Results:
+    """The same, without writing anything."""
     folder = Path(folder)
     run = read_run(folder)
     samples = {s["id"]: s for s in read_samples(folder)}
@@ -129,7 +136,6 @@ def score_run(folder: str | Path, metric: str | None = None) -> Results:
         "failures": _failures(scored),
     }
     body["suite"] = {**body["suite"], "metric": name}
-    write_file(folder / FILE, json.dumps(body, indent=1, allow_nan=False) + "\n")
     return Results(folder, body)
 
 
