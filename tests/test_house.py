@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "calibrate": ENGINE | BESIDE | {"bench", "chat", "eval"},
     "eval": ENGINE | BESIDE | {"bench", "chat"},
     "compare": ENGINE | BESIDE | {"bench", "chat", "eval"},
-    "retrieval": BOTTOM | BESIDE | {"kernels", "methods"},
+    "retrieval": BOTTOM | BESIDE | {"kernels", "methods", "towers"},
     "integrations": ENGINE | BESIDE | {"eval"},
     "demo": ENGINE | BESIDE | {"chat", "explain", "bench", "calibrate", "compare", "eval", "retrieval"},
     "cli": ENGINE | BESIDE | {"chat", "explain", "bench", "calibrate", "compare", "demo", "eval", "retrieval"},

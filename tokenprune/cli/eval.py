@@ -40,9 +40,15 @@ def evaluate_command(
     """
     from ..compare.settings import parse_keeps
     from ..eval import evaluate, find_config, load_config, write_report
+    from ..retrieval.config import is_retrieval
     from .progress import hush, progress
+    from .retrieval import run_retrieval
 
-    run = load_config(find_config(config))
+    path = find_config(config)
+    if is_retrieval(path):
+        run_retrieval(path, out=out, batch=batch, threads=threads)
+        return
+    run = load_config(path)
     given: dict[str, Any] = {
         "model": model, "limit": limit, "batch": batch, "metric": metric, "efficiency": efficiency,
         "device": device, "dtype": dtype, "threads": threads,
