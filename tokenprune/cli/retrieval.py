@@ -22,7 +22,10 @@ def run_retrieval(path: Path, out: Path | None, batch: int | None, threads: int 
     from ..retrieval.report import write_report
 
     run = load_config(path)
-    settings = {**vars(run), **{k: v for k, v in {"batch": batch, "threads": threads}.items() if v is not None}}
+    settings = {
+        **vars(run),
+        **{k: v for k, v in {"batch": batch, "threads": threads}.items() if v is not None},
+    }
     hush()
     with progress("evaluating") as tick:
         body = evaluate(**settings, tick=tick)
@@ -30,7 +33,9 @@ def run_retrieval(path: Path, out: Path | None, batch: int | None, threads: int 
     folder = out or Path("out/eval") / run.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "results.json").write_text(
+            json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
         written = write_report(body, folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from error

@@ -20,7 +20,9 @@ class RetrievalConfig:
     """The fields of a configuration file, and what `evaluate` takes."""
 
     suite: str | dict[str, Any]
-    tower: str | dict[str, Any] = "crater-vit"  # embedded, or {"timm": name} or {"open_clip": name}, with a checkpoint
+    tower: str | dict[str, Any] = (
+        "crater-vit"  # embedded, or {"timm": name} or {"open_clip": name}, with a checkpoint
+    )
     counts: Sequence[int | str] = (1, 4, 16, 64, "all")
     seeds: Sequence[str] = ("attention", "attention_fps", "fps")
     shortlists: Sequence[int] = (10, 100, 500)

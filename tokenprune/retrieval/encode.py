@@ -69,9 +69,7 @@ class Features:
         if side * side == n:
             place = torch.arange(n, device=self.patches.device)
             coords = torch.stack([place * 0, place * 0, place // side, place % side], dim=1)
-        found = method.select(
-            VisualTokens(self.patches, None, coords=coords, saliency=self.saliency), count
-        )
+        found = method.select(VisualTokens(self.patches, None, coords=coords, saliency=self.saliency), count)
         if found.features is None:
             raise TokenPruneError("the instance method gave no tokens")
         return found.features[found.keep].view(len(self.patches), count, -1).half()
@@ -133,7 +131,11 @@ class Encoder:
     @property
     def spec(self) -> Spec:
         """What an index of these tokens has to know."""
-        width = next(p.shape[-1] for n, p in self.tower.named_parameters() if n.endswith(("norm.weight", "ln_post.weight")))
+        width = next(
+            p.shape[-1]
+            for n, p in self.tower.named_parameters()
+            if n.endswith(("norm.weight", "ln_post.weight"))
+        )
         return Spec(check_count(self.k, self.patches or 2**31), width, width)
 
     def encode(self, images: Any, k: int | str | None = None) -> Tensor:
@@ -169,7 +171,10 @@ class Encoder:
                 pixels = self._pixels(images[start : start + self.batch]).to(weight.device, weight.dtype)
                 tokens, saliency = read(self.tower, self.library, self.reader, pixels, wanted)
                 patches = tokens[:, prefix:].float()
-                singles = {"mean": patches.mean(1), "gem": patches.clamp_min(1e-6).pow(GEM).mean(1).pow(1 / GEM)}
+                singles = {
+                    "mean": patches.mean(1),
+                    "gem": patches.clamp_min(1e-6).pow(GEM).mean(1).pow(1 / GEM),
+                }
                 if self.has_class:
                     singles["class"] = tokens[:, 0].float()
                 yield Features(unit(patches), saliency, {n: unit(v) for n, v in singles.items()})

@@ -95,7 +95,9 @@ def evaluate(
                     if rule == seeds[0] and (aggregate or whole) and k in staged:
                         for n in shortlists:
                             ranking = rerank(first, scores, n)
-                            two = judge.row("two-stage", rule, ranking, k=count, bytes=size + 2 * stored.shape[2])
+                            two = judge.row(
+                                "two-stage", rule, ranking, k=count, bytes=size + 2 * stored.shape[2]
+                            )
                             rows.append({**two, "shortlist": n, "of_full": two["map"] / row["map"]})
         report(steps, steps, "done")
     return {
@@ -130,7 +132,15 @@ class _Judge:
         found = score_rankings(ranking, self.right)
         low, high = self._interval(found.precisions)
         recall = {f"r{k}": round(v, 4) for k, v in found.recall.items()}
-        return {"kind": kind, "label": label, **facts, "map": round(found.map, 4), "low": low, "high": high, **recall}
+        return {
+            "kind": kind,
+            "label": label,
+            **facts,
+            "map": round(found.map, 4),
+            "low": low,
+            "high": high,
+            **recall,
+        }
 
     def _interval(self, each: np.ndarray) -> tuple[float, float]:
         """Percentile bootstrap over query craters: five pictures of one crater are not independent."""

@@ -85,7 +85,9 @@ class Index:
                 raise InputError(f"{folder}: holds an index already; open it, or give another folder")
             lock = _lock(folder)
             draft = folder / (ABOUT + ".part")
-            draft.write_text(json.dumps({"schema": SCHEMA, "factory": factory, **asdict(spec)}), encoding="utf-8")
+            draft.write_text(
+                json.dumps({"schema": SCHEMA, "factory": factory, **asdict(spec)}), encoding="utf-8"
+            )
             os.replace(draft, folder / ABOUT)
         except OSError as error:
             raise InputError(f"{folder}: no index can be made here ({error.strerror})") from error
@@ -136,7 +138,9 @@ class Index:
         single = np.ascontiguousarray(vectors.single.detach().cpu().half().numpy())
         _check_shapes("these vectors", self.spec, tokens, single)
         if not len(names) == len(tokens) == len(single):
-            raise InputError(f"{len(names)} names for {len(tokens)} pictures and {len(single)} single vectors")
+            raise InputError(
+                f"{len(names)} names for {len(tokens)} pictures and {len(single)} single vectors"
+            )
         if not names:
             return len(self)
         if not (np.isfinite(tokens).all() and np.isfinite(single).all()):
@@ -274,7 +278,9 @@ def _lock(folder: Path) -> Any:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.close()
-            raise PatchError(f"{folder}: somebody else is adding to this index; one writer at a time") from error
+            raise PatchError(
+                f"{folder}: somebody else is adding to this index; one writer at a time"
+            ) from error
     return file
 
 

@@ -1,7 +1,7 @@
 """Late interaction: how much of one picture's tokens is in another's, in blocks of at most 64 MiB.
 
-    maxsim(q, g)  = (1 / K_q) sum_i max_j <q_i, g_j>          Khattab and Zaharia, 2020, arXiv:2004.12832, but a mean
-    chamfer(q, g) = (maxsim(q, g) + maxsim(g, q)) / 2
+maxsim(q, g)  = (1 / K_q) sum_i max_j <q_i, g_j>          Khattab and Zaharia, 2020, arXiv:2004.12832, but a mean
+chamfer(q, g) = (maxsim(q, g) + maxsim(g, q)) / 2
 """
 
 from __future__ import annotations

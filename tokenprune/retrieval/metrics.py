@@ -29,9 +29,7 @@ class Scores:
     skipped: int
 
 
-def right_answers(
-    relevant: Sequence[Sequence[Hashable]], gallery: Sequence[Hashable]
-) -> np.ndarray:
+def right_answers(relevant: Sequence[Sequence[Hashable]], gallery: Sequence[Hashable]) -> np.ndarray:
     """(Q, G) bool: the crater of a gallery picture is among the query's."""
     number = {name: i for i, name in enumerate(dict.fromkeys(gallery))}
     owner = np.array([number[name] for name in gallery])
@@ -48,7 +46,9 @@ def score_rankings(rankings: np.ndarray, right: np.ndarray, cuts: Sequence[int] 
     """
     rankings, right = np.asarray(rankings), np.asarray(right, dtype=bool)
     if rankings.ndim != 2 or right.ndim != 2 or len(rankings) != len(right):
-        raise InputError(f"rankings {rankings.shape} and right answers {right.shape}: one row a query in both")
+        raise InputError(
+            f"rankings {rankings.shape} and right answers {right.shape}: one row a query in both"
+        )
     total = right.sum(1)
     asked = total > 0
     if not asked.any():

@@ -38,7 +38,9 @@ class Segment:
         return self.start + len(self.names)
 
 
-def write_segment(folder: Path, start: int, names: Sequence[str], tokens: np.ndarray, single: np.ndarray) -> Path:
+def write_segment(
+    folder: Path, start: int, names: Sequence[str], tokens: np.ndarray, single: np.ndarray
+) -> Path:
     """Write rows from `start` on and wait until file and name are on the disk. A full disk is an `InputError`."""
     path = folder / f"{start:012d}-{len(names)}.safetensors"
     draft = path.with_name(path.name + PART)

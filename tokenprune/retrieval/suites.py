@@ -119,7 +119,9 @@ def _relevance(path: Path, body: Mapping[str, Any]) -> dict[str, list[str]]:
             if field is None and not lists:
                 continue
             if field is None:
-                raise InputError(f"{path}: the entry of {name!r} has none of the fields {', '.join(RELEVANT)}")
+                raise InputError(
+                    f"{path}: the entry of {name!r} has none of the fields {', '.join(RELEVANT)}"
+                )
             entry = lists[field]
         if isinstance(entry, list):
             out[str(name)] = [str(c) for c in entry]

@@ -90,7 +90,9 @@ def query_view(rng: random.Random, crater: int, hard: float = 1.0) -> View:
     )  # fmt: skip
 
 
-def suite(split: str = "test", identities: int = 500, asked: int = 60, seed: int = 0, hard: float = 1.0) -> Suite:
+def suite(
+    split: str = "test", identities: int = 500, asked: int = 60, seed: int = 0, hard: float = 1.0
+) -> Suite:
     """`identities` craters in the gallery, the first `asked` of them with queries; `hard`: see `query_view`.
 
     Craters on one ground are within each other's pictures, so a query for one counts both as found. The same

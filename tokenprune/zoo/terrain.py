@@ -144,9 +144,7 @@ def _profile(crater: Crater, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, 
     return height * crater.depth * crater.radius, left
 
 
-def _waves(
-    seed: int, count: int, least: float, most: float, frame: Frame, n: int
-) -> np.ndarray:
+def _waves(seed: int, count: int, least: float, most: float, frame: Frame, n: int) -> np.ndarray:
     """(n, n) sum of plane waves with amplitudes like their lengths: each is a product of a row and a column."""
     rng = np.random.RandomState(seed)  # its stream is frozen by numpy
     length = least * (most / least) ** rng.rand(count)
@@ -157,7 +155,9 @@ def _waves(
     kx, ky = kx * math.cos(turn) + ky * math.sin(turn), -kx * math.sin(turn) + ky * math.cos(turn)
     at = (np.arange(n) + 0.5) / n * 2 * half - half
     column, row = np.outer(kx, at) + phase[:, None], np.outer(ky, at)
-    height = np.cos(row).T @ (length[:, None] * np.cos(column)) - np.sin(row).T @ (length[:, None] * np.sin(column))
+    height = np.cos(row).T @ (length[:, None] * np.cos(column)) - np.sin(row).T @ (
+        length[:, None] * np.sin(column)
+    )
     return height.astype(np.float32) / math.sqrt(count)
 
 

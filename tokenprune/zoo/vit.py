@@ -1,7 +1,7 @@
 """The embedded vision tower of the crater suite: a plain `VisionTransformer` of timm.
 
-    from tokenprune.zoo.vit import load_tower
-    tower = load_tower()               # timm's own class, offline; `tower.pretrained_cfg` says how to feed it
+from tokenprune.zoo.vit import load_tower
+tower = load_tower()               # timm's own class, offline; `tower.pretrained_cfg` says how to feed it
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ for 196 patches would teach a tower this small very slowly.
 
 from __future__ import annotations
 
+import datetime
+import json
 import logging
 import math
 import random
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from ..craters import CONTEXTS, PAIRS, gallery_view, query_view, suite
 from ..splits import for_training
 from ..terrain import Frame, Terrain, View, draw_terrain, heights, picture_of
-from ..vit import GRID, MEAN, PATCH, STD, make_tower
+from ..vit import GRID, MEAN, PATCH, STD, make_tower, save_tower
 from ..weights import start as start_weights
 from . import common
 
@@ -105,9 +107,7 @@ def batch_of(rng: random.Random, pairs: int, window: int, grounds: int) -> tuple
         whole = around([frame for _, frame in found])
         height = heights(terrain, whole, FINE)
         for place, (view, frame) in enumerate(found):
-            pictures[place % 2].append(
-                picture_of(terrain, view, frame, window * PATCH, (height, whole))
-            )
+            pictures[place % 2].append(picture_of(terrain, view, frame, window * PATCH, (height, whole)))
             shares[place % 2].append(partners(frame, found[place ^ 1][1], window))
     pixels = torch.from_numpy(np.stack(pictures[0] + pictures[1])).float()
     pixels = (pixels / 255 - MEAN) / STD
@@ -159,10 +159,17 @@ def loss_of(tokens: Tensor, shares: Tensor, most: int, generator: torch.Generato
 
 
 @torch.no_grad()
-def validate(model: nn.Module, identities: int = 64, asked: int = 24, seed: int = 9) -> dict[str, float]:
-    """Mean reciprocal rank of the first right picture on training-side ground: class token, and late interaction."""
-    found = suite("train", identities, asked, seed)
-    queries = found.queries[::2]
+def validate(
+    model: nn.Module,
+    split: str = "train",
+    identities: int = 64,
+    asked: int = 24,
+    seed: int = 9,
+    each: int = 2,
+) -> dict[str, float]:
+    """Mean average precision of the class token and of late interaction, with every `each`-th query."""
+    found = suite(split, identities, asked, seed)
+    queries = found.queries[::each]
 
     def encoded(pictures: Any) -> Tensor:
         pixels = torch.from_numpy(np.stack([np.asarray(p.image) for p in pictures])).permute(0, 3, 1, 2)
@@ -174,9 +181,38 @@ def validate(model: nn.Module, identities: int = 64, asked: int = 24, seed: int 
     model.train()
     right = torch.tensor([[g.crater in q.relevant for g in found.gallery] for q in queries])
     late = torch.stack([(q[1:] @ gallery[:, 1:].transpose(1, 2)).amax(2).mean(1) for q in asking])
-    scores = {"cls": asking[:, 0] @ gallery[:, 0].T, "late": late}
-    ranks = {k: (s > s.masked_fill(~right, -2).amax(1, keepdim=True)).sum(1) + 1 for k, s in scores.items()}
-    return {f"mrr_{name}": (1 / rank.float()).mean().item() for name, rank in ranks.items()}
+    scores = {"class": asking[:, 0] @ gallery[:, 0].T, "late": late}
+    out = {}
+    for name, score in scores.items():
+        hit = right.gather(1, score.argsort(dim=1, descending=True, stable=True)).float()
+        precision = hit.cumsum(1) / torch.arange(1, hit.shape[1] + 1)
+        out[f"map_{name}"] = ((precision * hit).sum(1) / hit.sum(1)).mean().item()
+    return out
+
+
+def export(name: str, recipe: Any, out: Path, folder: Path) -> None:
+    """Write the weights, the log and a card with what the tower reaches on ground it has never seen."""
+    from ..train import thin_log
+
+    state = common.load(out / f"{recipe.phases[-1].name}.pt")
+    if state is None:
+        raise SystemExit(f"{out}: the phases come before the export")
+    model = make_tower()
+    model.load_state_dict(state["model"])
+    save_tower(model, folder)
+    thin_log(out / "log.jsonl", folder / "training_log.jsonl", recipe.thin)
+    measured = {"split": "test", "identities": 200, "asked": 40, "seed": 0}
+    scores = validate(model.half().float(), **measured, each=1)
+    card = {
+        "name": name,
+        "version": recipe.version,
+        "date": datetime.date.today().isoformat(),
+        "recipe": f"python -m tokenprune.zoo.train {name}",
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "suite": {**measured, "hash": suite(*measured.values()).hash()},
+        "scores": {key: round(value, 4) for key, value in scores.items()},
+    }
+    (folder / "tokenprune.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
 def train(
