@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "viz": BOTTOM | {"media"},
     "zoo": BOTTOM | {"media"},
     "chat": BOTTOM | {"media", "zoo"},
-    "bench": ENGINE | BESIDE,
+    "bench": ENGINE | BESIDE | {"retrieval"},
     "calibrate": ENGINE | BESIDE | {"bench", "chat", "eval"},
     "eval": ENGINE | BESIDE | {"bench", "chat"},
     "compare": ENGINE | BESIDE | {"bench", "chat", "eval"},

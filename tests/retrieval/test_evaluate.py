@@ -58,9 +58,8 @@ def test_rows_are_those_of_a_few_lines(monkeypatch):
     )
     g, q = patches(model, suite.gallery), patches(model, suite.queries)
     rows = {(r["kind"], r["label"], r.get("k"), r.get("shortlist")): r for r in body["rows"]}
-    assert rows["single", "class", None, None]["map"] == pytest.approx(
-        by_hand((q[:, 0] @ g[:, 0].T).numpy(), suite), abs=2e-3
-    )
+    single = by_hand((q[:, 0] @ g[:, 0].T).numpy(), suite)
+    assert rows["single", "class", None, None]["map"] == pytest.approx(single, abs=2e-3)
     late = torch.einsum("qid,gjd->qgij", q[:, 1:], g[:, 1:]).amax(3).mean(2).numpy()
     full = rows["all", "attention", 25, None]
     assert full["map"] == pytest.approx(by_hand(late, suite), abs=2e-3)

@@ -96,7 +96,7 @@ def test_tokens_are_mapped_and_the_file_is_safetensors(tmp_path):
 
 
 def test_compacting_changes_nothing_but_files(tmp_path):
-    index, gallery = filled(tmp_path, 3, 4, 5)
+    index, _ = filled(tmp_path, 3, 4, 5)
     before = index.search(vectors(2, 9), top=12, shortlist=None)
     index.compact()
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
@@ -163,7 +163,7 @@ def test_what_is_refused(tmp_path):
 
 
 def test_damage_is_named(tmp_path):
-    index, _ = filled(tmp_path, 3, 4)
+    filled(tmp_path, 3, 4)[0].close()
     last = max(tmp_path.glob("*.safetensors"))
     whole = last.read_bytes()
     last.write_bytes(whole[:-5])

@@ -131,12 +131,9 @@ class Encoder:
     @property
     def spec(self) -> Spec:
         """What an index of these tokens has to know."""
-        width = next(
-            p.shape[-1]
-            for n, p in self.tower.named_parameters()
-            if n.endswith(("norm.weight", "ln_post.weight"))
-        )
-        return Spec(check_count(self.k, self.patches or 2**31), width, width)
+        height, width = self.reader.size(self.tower)
+        found = self.read(torch.zeros(1, 3, height, width))
+        return Spec(found.tokens.shape[1], found.tokens.shape[2], found.single.shape[1])
 
     def encode(self, images: Any, k: int | str | None = None) -> Tensor:
         """(K, D) float16 unit tokens of one picture; (B, K, D) of a list or of a batch of pixels (B, 3, H, W)."""

@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 HEADS = ("vectors", "seeds", "K", "bytes", "shortlist", "mAP", "R@1", "R@5", "R@10", "of full", "query all")
-COLOURS = {
-    "attention": "#d55e00",
-    "attention_fps": "#0072b2",
-    "fps": "#009e73",
-    "density": "#cc79a7",
-    "grid": "#56b4e9",
-}
+COLOURS = {"attention": "#d55e00", "attention_fps": "#0072b2", "fps": "#009e73", "density": "#cc79a7"}
 GREY = "#777777"
 
 

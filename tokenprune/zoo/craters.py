@@ -81,12 +81,12 @@ def gallery_view(rng: random.Random, crater: int, context: float) -> View:
 def query_view(rng: random.Random, crater: int, hard: float = 1.0) -> View:
     """As another camera shows it on another day. `hard` scales how far the sun, the noise and the clutter go."""
     return View(
-        crater, rng.uniform(1.7, 3.3),
-        shift=(rng.uniform(-0.35, 0.35), rng.uniform(-0.35, 0.35)), turn=rng.uniform(-0.2, 0.2),
-        azimuth=math.pi + hard * rng.uniform(-1.6, 1.6), elevation=rng.uniform(0.3, 0.9),
-        contrast=rng.uniform(0.55, 1.2), brightness=rng.uniform(0.35, 0.55),
-        noise=0.02 + hard * rng.uniform(0.0, 0.06), blur=rng.choice((0, 0, 1, 2)),
-        clutter=round(hard * rng.choice((1, 2, 3))), veil=rng.randrange(2**31),
+        crater, rng.uniform(1.8, 3.2),
+        shift=(rng.uniform(-0.25, 0.25), rng.uniform(-0.25, 0.25)), turn=rng.uniform(-0.12, 0.12),
+        azimuth=math.pi + hard * rng.uniform(-1.0, 1.0), elevation=rng.uniform(0.35, 0.8),
+        contrast=rng.uniform(0.6, 1.2), brightness=rng.uniform(0.35, 0.55),
+        noise=0.02 + hard * rng.uniform(0.0, 0.04), blur=rng.choice((0, 0, 1)),
+        clutter=round(hard * rng.choice((1, 1, 2))), veil=rng.randrange(2**31),
     )  # fmt: skip
 
 

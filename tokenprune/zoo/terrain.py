@@ -5,9 +5,10 @@ Lengths are radii of the first catalogued crater, which lies at the origin; x ru
 
 from __future__ import annotations
 
+import functools
 import math
 import random
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -46,18 +47,31 @@ class Crater:
 
 @dataclass(frozen=True)
 class Terrain:
-    """Ground with `catalogued` craters, first in the list, that pictures are taken of; the others are only there.
+    """Ground around one catalogued crater or, in the share `pairs` of cases, around two close ones.
 
-    `relief` seeds the small hills and the brightness of the ground.
+    Everything on it follows from `seed`, so telling grounds apart costs nothing and drawing one is put off.
     """
 
-    craters: tuple[Crater, ...]
-    catalogued: int
-    relief: int
+    seed: int
+    pairs: float = 0.2
 
     def key(self) -> str:
-        """Sixteen hex digits of all that is drawn."""
-        return digest(repr(astuple(self)))
+        """Sixteen hex digits that stand for all that is drawn."""
+        return digest(f"terrain 1 {self.seed} {self.pairs}")
+
+    @property
+    def craters(self) -> tuple[Crater, ...]:
+        """The `catalogued` ones that pictures are taken of first; the others are only there, large ones first."""
+        return _draw(self)[0]
+
+    @property
+    def catalogued(self) -> int:
+        return _draw(self)[1]
+
+    @property
+    def relief(self) -> int:
+        """Seeds the small hills and the brightness of the ground."""
+        return _draw(self)[2]
 
 
 @dataclass(frozen=True)
@@ -106,25 +120,30 @@ def draw_crater(rng: random.Random, x: float, y: float, radius: float, rich: boo
     )  # fmt: skip
 
 
-def draw_terrain(rng: random.Random, pairs: float = 0.2, density: float = 1.0) -> Terrain:
-    """Ground around one catalogued crater or, in the share `pairs` of cases, around two close ones.
+def draw_terrain(rng: random.Random, pairs: float = 0.2) -> Terrain:
+    """Any ground."""
+    return Terrain(rng.getrandbits(63), pairs)
 
-    Other craters follow the power law of impacts, number above r ~ 1 / r^2, large ones first and so oldest.
-    """
+
+@functools.lru_cache(maxsize=64)
+def _draw(terrain: Terrain) -> tuple[tuple[Crater, ...], int, int]:
+    """Craters, how many are catalogued, and the relief. Others than these follow the power law of impacts, number above
+    r ~ 1 / r^2, large ones first and so oldest."""
+    rng = random.Random(terrain.seed)
     main = [draw_crater(rng, 0.0, 0.0, 1.0, rich=True)]
-    if rng.random() < pairs:
+    if rng.random() < terrain.pairs:
         away, where = rng.uniform(1.25, 2.0), rng.uniform(0, math.tau)
         at = (away * math.cos(where), away * math.sin(where))
         main.append(draw_crater(rng, *at, rng.uniform(0.6, 0.95), rich=True))
     least, most = 0.09, 0.7
-    count = round(density * rng.uniform(0.6, 1.4) * 1.3 * (2 * REACH) ** 2)
+    count = round(rng.uniform(0.6, 1.4) * 1.3 * (2 * REACH) ** 2)
     others = []
     for _ in range(count):
         radius = least / math.sqrt(1 - rng.random() * (1 - (least / most) ** 2))
         at = (rng.uniform(-REACH, REACH), rng.uniform(-REACH, REACH))
         others.append(draw_crater(rng, *at, radius, rich=radius > 0.3))
     others.sort(key=lambda c: -c.radius)
-    return Terrain((*main, *others), len(main), rng.randrange(2**31))
+    return (*main, *others), len(main), rng.randrange(2**31)
 
 
 def _profile(crater: Crater, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ from . import common
 
 log = logging.getLogger(__name__)
 
-FINE = 288
+FINE = 256
 """Heights of a ground, to a side."""
 TEMPERATURE = 0.07
 CLASS_WEIGHT = 0.3
@@ -224,7 +224,7 @@ def train(
     window: int = GRID,
     start: str | None = None,
     most: int = 49,
-    grounds: int = 4,
+    grounds: int = 2,
     seed: int = 1,
 ) -> None:
     """`batch` pairs a step, windows of `window` patches a side; at most `most` patches of each picture ask;
@@ -247,7 +247,7 @@ def train(
     generator = torch.Generator().manual_seed(seed + run.step)
     model.train()
     for seconds in run.steps():
-        common.set_rate(optim, rate * common.schedule(run.step, seconds / (60 * minutes), 60, 0.03))
+        common.set_rate(optim, rate * common.schedule(run.step, seconds / (60 * minutes), 30, 0.03))
         pixels, shares = batch_of(rng, batch, window, grounds)
         tokens = tokens_of(model, pixels, draw_cells(rng, 2 * batch, window))
         losses = loss_of(tokens, shares, most, generator)

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
+from tokenprune.bench.retrieval import CHUNK, generate, main
 from tokenprune.retrieval import Spec
-from tokenprune.retrieval.bench import CHUNK, generate, main
 
 pytest.importorskip("faiss")
 
@@ -25,7 +25,8 @@ def test_runs_end_to_end(tmp_path):
     threads = torch.get_num_threads()
     try:
         main([
-            "--pictures", "300", "--tokens", "4", "--width", "16", "--queries", "6", "--query-tokens", "5", "--shortlist", "20",
+            "--pictures", "300", "--tokens", "4", "--width", "16", "--queries", "6", "--query-tokens", "5",
+            "--shortlist", "20",
             "--colds", "1", "--folder", str(tmp_path / "i"), "--out", str(tmp_path / "b.json"), "--threads", "1",
         ])  # fmt: skip
     finally:

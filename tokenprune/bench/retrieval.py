@@ -1,7 +1,7 @@
 """How fast a two-stage index answers, how long it takes to build and how large it is, with generated vectors.
 
-    python -m tokenprune.retrieval.bench                                   # 50,000 pictures: 2.5 GB, some minutes
-    python -m tokenprune.retrieval.bench --pictures 2000 --queries 20      # a first look
+    python -m tokenprune.bench.retrieval                                   # 50,000 pictures: 2.5 GB, some minutes
+    python -m tokenprune.bench.retrieval --pictures 2000 --queries 20      # a first look
 
 Times of single queries are wall clock, which other work on the machine lengthens, and user CPU time, which it hardly
 does. Warm: the same queries have been answered once before. Cold: a fresh process, the index's files dropped from
@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..kernels import unit
-from .encode import Encoded
-from .index import Index, Spec
+from ..retrieval import Encoded, Index, Spec
+from .machine import machine, versions
 
 SCHEMA = "tokenprune.bench.retrieval/1"
 CHUNK = 1000
@@ -126,7 +126,7 @@ def cold_runs(
         command = [
             sys.executable,
             "-m",
-            "tokenprune.retrieval.bench",
+            "tokenprune.bench.retrieval",
             "--cold",
             str(query),
             "--folder",
@@ -208,8 +208,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.cold:
         sys.stdout.write(json.dumps(cold(given.folder, given.shortlist, given.cold)) + "\n")
         return
-    from ..bench.machine import machine, versions
-
     load = os.getloadavg()
     spec = Spec(given.tokens, given.width, given.width)
     try:
