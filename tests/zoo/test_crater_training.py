@@ -38,20 +38,25 @@ def test_what_lies_outside_has_no_partner():
 
 
 @pytest.mark.parametrize("window", [5, GRID])
-def test_a_pair_shows_the_same_ground_of_the_training_side(window):
-    terrain, found = craters.draw_windows(random.Random(3), window, 2)
-    assert not is_test(terrain) and len(found) == 4
-    pixels, shares = craters.batch_of(random.Random(3), 4, window, 2)
+def test_pairs_show_the_same_ground_of_the_training_side(window):
+    pool = craters.Pool(random.Random(3), window, grounds=2, pairs=6)
+    for _ in range(4):
+        pixels, shares = pool.batch(4, fresh=2)
     side = window * 8
     assert pixels.shape == (8, 3, side, side) and shares.shape == (2, 4, window**2, window**2)
     assert (shares.sum(-1) > 0.5).float().mean() > 0.3
+    assert len(pool._grounds) <= 2 and len(pool._pairs) == 6
+    assert not any(is_test(terrain) for terrain, _, _ in pool._grounds)
 
 
-def test_the_frame_around_holds_all():
-    x, y, half, turn = craters.around([(0, 0, 1, math.pi / 4), (3, 0.5, 1, 0)])
-    assert (
-        turn == 0 and x - half <= -math.sqrt(2) + 1e-9 and x + half >= 4 and y - half <= -math.sqrt(2) + 1e-9
-    )
+def test_a_ground_is_drawn_as_far_as_any_view_sees():
+    rng = random.Random(5)
+    for _ in range(40):
+        terrain = craters.draw_terrain(rng, 0.5)
+        x, y, half, _ = craters.around(terrain)
+        for _, (cx, cy, reach, turn) in craters.draw_pair(rng, terrain, GRID):
+            reach *= abs(math.cos(turn)) + abs(math.sin(turn))
+            assert max(abs(cx - x), abs(cy - y)) + reach <= half + 1e-9
 
 
 def test_the_loss_by_hand():
@@ -90,7 +95,7 @@ def test_a_phase_runs_goes_on_and_is_exported(tmp_path, monkeypatch):
     from tokenprune.zoo.recipes import Phase, Recipe
 
     torch.set_num_threads(1)
-    steps = {"rate": 1e-3, "batch": 2, "window": 4, "grounds": 1}
+    steps = {"rate": 1e-3, "batch": 2, "window": 4, "fresh": 1}
     monkeypatch.setattr(craters, "validate", lambda *_, **__: {"map_late": 0.5})
     craters.train(tmp_path, "first", minutes=0.03, **steps)
     craters.train(tmp_path, "second", minutes=0.03, start="first", **steps)

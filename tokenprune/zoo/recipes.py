@@ -126,8 +126,8 @@ TINY_QWEN = Recipe(
 CRATER_VIT = Recipe(
     version="1.0",
     phases=(
-        Phase("windows", 0, "craters", {"minutes": 28, "rate": 1.5e-3, "batch": 16, "window": 7}),
-        Phase("whole", 1, "craters", {"minutes": 10, "rate": 5e-4, "batch": 8, "window": 14, "start": "windows",
+        Phase("windows", 0, "craters", {"minutes": 28, "rate": 2e-3, "batch": 16, "window": 7}),
+        Phase("whole", 1, "craters", {"minutes": 10, "rate": 7e-4, "batch": 6, "window": 14, "start": "windows",
                                       "seed": 2}),
     ),
     thin=1,

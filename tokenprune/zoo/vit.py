@@ -20,13 +20,13 @@ FOLDER = Path(__file__).parent / "crater_vit"
 PATCH, GRID = 8, 14
 MEAN, STD = 0.45, 0.2
 CONFIG: dict[str, Any] = {
-    "img_size": PATCH * GRID, "patch_size": PATCH, "embed_dim": 128, "depth": 3, "num_heads": 4, "mlp_ratio": 3.0,
+    "img_size": PATCH * GRID, "patch_size": PATCH, "embed_dim": 96, "depth": 3, "num_heads": 3, "mlp_ratio": 3.0,
     "num_classes": 0, "init_values": None,
 }  # fmt: skip
 
 
 def make_tower() -> VisionTransformer:
-    """The tower before any training: 14 x 14 patches of 8 pixels and a class token, width 128, 3 layers."""
+    """The tower before any training: 14 x 14 patches of 8 pixels and a class token, width 96, 3 layers."""
     try:
         from timm.models.vision_transformer import VisionTransformer
     except ImportError as error:

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import random
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from . import common
 
 log = logging.getLogger(__name__)
 
-FINE = 256
+FINE = 320
 """Heights of a ground, to a side."""
+WIDEST = 3.9
+"""Radii from a crater's middle to what the widest view of it shows."""
 TEMPERATURE = 0.07
 CLASS_WEIGHT = 0.3
 
@@ -43,36 +46,31 @@ def draw_view(rng: random.Random, crater: int) -> View:
     return query_view(rng, crater)
 
 
-def draw_windows(rng: random.Random, window: int, count: int) -> tuple[Terrain, list[tuple[View, Frame]]]:
-    """`count` pairs of views of one ground, one after the other; each pair shows about the same place.
+def draw_pair(rng: random.Random, terrain: Terrain, window: int) -> list[tuple[View, Frame]]:
+    """Two views of one ground and what they show: about the same place.
 
-    With `window` < 14 they are squares of so many patches out of whole pictures.
+    With `window` < 14 these are squares of so many patches out of whole pictures.
     """
-    terrain = for_training(lambda: draw_terrain(rng, PAIRS))
-    share = window / GRID
-    out: list[tuple[View, Frame]] = []
-    for _ in range(count):
-        crater = rng.randrange(terrain.catalogued)
-        views = [draw_view(rng, crater) for _ in range(2)]
-        frames = [view.frame(terrain) for view in views]
-        if window < GRID:
-            free = (1 - share) * min(half for _, _, half, _ in frames)
-            middle = terrain.craters[crater]
-            x, y = (at + rng.uniform(-free, free) for at in (middle.x, middle.y))
-            frames = [
-                (x + rng.uniform(-0.2, 0.2) * half * share, y + rng.uniform(-0.2, 0.2) * half * share,
-                 half * share, turn)
-                for _, _, half, turn in frames
-            ]  # fmt: skip
-        out += zip(views, frames)
-    return terrain, out
+    crater = rng.randrange(terrain.catalogued)
+    views = [draw_view(rng, crater) for _ in range(2)]
+    frames = [view.frame(terrain) for view in views]
+    if window < GRID:
+        share = window / GRID
+        free = (1 - share) * min(half for _, _, half, _ in frames)
+        middle = terrain.craters[crater]
+        x, y = (at + rng.uniform(-free, free) for at in (middle.x, middle.y))
+        frames = [
+            (x + rng.uniform(-0.2, 0.2) * half * share, y + rng.uniform(-0.2, 0.2) * half * share, half * share, turn)
+            for _, _, half, turn in frames
+        ]
+    return list(zip(views, frames))
 
 
-def around(frames: list[Frame]) -> Frame:
-    """A square, not turned, that holds all of these."""
-    reach = [half * (abs(math.cos(turn)) + abs(math.sin(turn))) for _, _, half, turn in frames]
-    left, right = (f(x + s * r for (x, _, _, _), r in zip(frames, reach)) for f, s in ((min, -1), (max, 1)))
-    top, bottom = (f(y + s * r for (_, y, _, _), r in zip(frames, reach)) for f, s in ((min, -1), (max, 1)))
+def around(terrain: Terrain) -> Frame:
+    """A square, not turned, that holds whatever a view can show."""
+    seen = [(c.x, c.y, WIDEST * c.radius) for c in terrain.craters[: terrain.catalogued]]
+    left, right = min(x - r for x, _, r in seen), max(x + r for x, _, r in seen)
+    top, bottom = min(y - r for _, y, r in seen), max(y + r for _, y, r in seen)
     return (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2, 0.0
 
 
@@ -86,7 +84,8 @@ def partners(first: Frame, second: Frame, n: int) -> np.ndarray:
     column, row = ((w / second[2] + 1) / 2 * n - 0.5 for w in (cos * x + sin * y, -sin * x + cos * y))
     shares = np.zeros((n * n, n * n), np.float32)
     each = np.arange(n * n)
-    inside = (np.abs(column - (n - 1) / 2) <= (n - 1) / 2) & (np.abs(row - (n - 1) / 2) <= (n - 1) / 2)
+    most = (n - 1) / 2 + 1e-6
+    inside = (np.abs(column - (n - 1) / 2) <= most) & (np.abs(row - (n - 1) / 2) <= most)
     left, top = (np.clip(np.floor(w).astype(int), 0, n - 2) for w in (column, row))
     for dy in (0, 1):
         for dx in (0, 1):
@@ -95,23 +94,48 @@ def partners(first: Frame, second: Frame, n: int) -> np.ndarray:
     return shares
 
 
-def batch_of(rng: random.Random, pairs: int, window: int, grounds: int) -> tuple[Tensor, Tensor]:
-    """(2 B, 3, h, w) pictures, the first views and then the second ones; (2, B, N, N) partners both ways.
+@dataclass
+class Pool:
+    """Pairs to train on. Drawing is what takes longest: heights are drawn once for many pairs, which are cut from them,
+    and a pair is shown several times, each time among others."""
 
-    Heights are drawn once for each of the `grounds` and cut from: they cost more than all the rest.
-    """
-    pictures: list[list[np.ndarray]] = [[], []]
-    shares: list[list[np.ndarray]] = [[], []]
-    for _ in range(grounds):
-        terrain, found = draw_windows(rng, window, pairs // grounds)
-        whole = around([frame for _, frame in found])
-        height = heights(terrain, whole, FINE)
-        for place, (view, frame) in enumerate(found):
-            pictures[place % 2].append(picture_of(terrain, view, frame, window * PATCH, (height, whole)))
-            shares[place % 2].append(partners(frame, found[place ^ 1][1], window))
-    pixels = torch.from_numpy(np.stack(pictures[0] + pictures[1])).float()
-    pixels = (pixels / 255 - MEAN) / STD
-    return pixels[:, None].expand(-1, 3, -1, -1), torch.from_numpy(np.stack([np.stack(s) for s in shares]))
+    rng: random.Random
+    window: int
+    grounds: int = 24
+    pairs: int = 192
+    _grounds: list[tuple[Terrain, np.ndarray, Frame]] = field(default_factory=list)
+    _pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def draw_ground(self) -> None:
+        """One more, in the place of the oldest."""
+        terrain = for_training(lambda: draw_terrain(self.rng, PAIRS))
+        whole = around(terrain)
+        self._grounds = [*self._grounds, (terrain, heights(terrain, whole, FINE), whole)][-self.grounds :]
+
+    def draw_pairs(self, count: int) -> None:
+        """`count` more, in the places of the oldest."""
+        for _ in range(count):
+            terrain, height, whole = self.rng.choice(self._grounds)
+            found = draw_pair(self.rng, terrain, self.window)
+            side = self.window * PATCH
+            pictures = [picture_of(terrain, view, frame, side, (height, whole)) for view, frame in found]
+            frames = [frame for _, frame in found]
+            shares = [partners(*frames, self.window), partners(*frames[::-1], self.window)]
+            self._pairs.append((torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(shares))))
+        self._pairs = self._pairs[-self.pairs :]
+
+    def batch(self, count: int, fresh: int) -> tuple[Tensor, Tensor]:
+        """(2 B, 3, h, w) pictures, the first views and then the second ones; (2, B, N, N) partners both ways.
+
+        `fresh` pairs are new; every second time so is a ground.
+        """
+        if not self._grounds or self.rng.random() < 0.5:
+            self.draw_ground()
+        self.draw_pairs(fresh if len(self._pairs) >= count else count)
+        chosen = self.rng.sample(self._pairs, count)
+        pixels = torch.stack([pictures for pictures, _ in chosen], 1).flatten(0, 1)
+        pixels = (pixels.float() / 255 - MEAN) / STD
+        return pixels[:, None].expand(-1, 3, -1, -1), torch.stack([shares for _, shares in chosen], 1)
 
 
 def tokens_of(model: nn.Module, pixels: Tensor, cells: Tensor | None = None) -> Tensor:
@@ -224,11 +248,11 @@ def train(
     window: int = GRID,
     start: str | None = None,
     most: int = 49,
-    grounds: int = 2,
+    fresh: int = 4,
     seed: int = 1,
 ) -> None:
     """`batch` pairs a step, windows of `window` patches a side; at most `most` patches of each picture ask;
-    pairs share `grounds`."""
+    `fresh` of the pairs are new."""
     torch.manual_seed(seed)
     model = make_tower()
     start_weights(model, len(model.blocks), ("attn.proj.weight", "fc2.weight"))
@@ -244,11 +268,12 @@ def train(
         lambda: {"model": model.state_dict(), "optim": optim.state_dict()}, journal_every=25,
     )  # fmt: skip
     rng = random.Random(f"{seed}/{run.step}")
+    pool = Pool(rng, window)
     generator = torch.Generator().manual_seed(seed + run.step)
     model.train()
     for seconds in run.steps():
         common.set_rate(optim, rate * common.schedule(run.step, seconds / (60 * minutes), 30, 0.03))
-        pixels, shares = batch_of(rng, batch, window, grounds)
+        pixels, shares = pool.batch(batch, fresh)
         tokens = tokens_of(model, pixels, draw_cells(rng, 2 * batch, window))
         losses = loss_of(tokens, shares, most, generator)
         optim.zero_grad()
