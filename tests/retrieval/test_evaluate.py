@@ -110,16 +110,18 @@ def test_towers_by_name(tmp_path):
 
 
 def test_the_command_end_to_end(tmp_path):
+    pytest.importorskip("timm")
     config = tmp_path / "mine.yaml"
     config.write_text(
-        "kind: retrieval\nsuite: {name: craters, identities: 4, asked: 2}\ncounts: [4, all]\nseeds: [attention]\n"
-        "shortlists: [3]\nstaged: [4]\nthreads: 1"
+        "kind: retrieval\nsuite: {name: craters, identities: 4, asked: 2}\n"
+        "tower: {timm: vit_tiny_patch16_224, img_size: 64, embed_dim: 32, depth: 1, num_heads: 2}\n"
+        "counts: [4, all]\nseeds: [attention]\nshortlists: [3]\nstaged: [4]\nthreads: 1"
     )
     result = CliRunner().invoke(app, ["eval", str(config), "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
-    assert "two-stage" in result.stdout and "crater-vit" in result.stdout
+    assert "two-stage" in result.stdout and "vit_tiny" in result.stdout
     body = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert body["schema"] == "tokenprune.retrieval/1" and body["tower"]["version"]
+    assert body["schema"] == "tokenprune.retrieval/1" and body["suite"]["queries"] == 10
     assert {r["kind"] for r in body["rows"]} == {"single", "selected", "aggregated", "all", "two-stage"}
     assert (tmp_path / "run" / "report.md").read_text().count("\n| two-stage") == 1
     assert (tmp_path / "run" / "bytes.png").stat().st_size > 10_000

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtraError
+from ..errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -40,9 +40,19 @@ def make_tower() -> VisionTransformer:
     return tower
 
 
+def _file(name: str) -> Path:
+    path = FOLDER / name
+    if not path.is_file():
+        raise InputError(
+            f"{NAME} is not part of this installation; `python -m tokenprune.zoo.train {NAME} --out DIR` trains it, and "
+            f"DIR/{FOLDER.name} goes into tokenprune/zoo"
+        )
+    return path
+
+
 def info() -> dict[str, Any]:
     """Version, recipe, date and measured figures of the trained tower."""
-    return json.loads((FOLDER / "tokenprune.json").read_text(encoding="utf-8"))
+    return json.loads(_file("tokenprune.json").read_text(encoding="utf-8"))
 
 
 def save_tower(tower: Any, folder: Path) -> None:
@@ -59,6 +69,6 @@ def load_tower() -> VisionTransformer:
     from safetensors.torch import load_file
 
     tower = make_tower()
-    weights = load_file(FOLDER / "model.safetensors")
+    weights = load_file(_file("model.safetensors"))
     tower.load_state_dict({name: value.float() for name, value in weights.items()})
     return tower.eval().requires_grad_(False)

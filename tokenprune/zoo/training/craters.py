@@ -280,7 +280,7 @@ def train(
         (losses["patches"] + CLASS_WEIGHT * losses["class"]).backward()
         common.clip_gradients([model])
         optim.step()
-        run.mean.add(**losses)
+        run.mean.add(**{key: value.detach() for key, value in losses.items()})
         if run.step % 400 == 399:
             run.mean.add(**validate(model))
     log.info("%s: %s", name, validate(model))
