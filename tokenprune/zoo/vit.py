@@ -44,8 +44,8 @@ def _file(name: str) -> Path:
     path = FOLDER / name
     if not path.is_file():
         raise InputError(
-            f"{NAME} is not part of this installation; `python -m tokenprune.zoo.train {NAME} --out DIR` trains it, and "
-            f"DIR/{FOLDER.name} goes into tokenprune/zoo"
+            f"{NAME} is not part of this installation; `python -m tokenprune.zoo.train {NAME} --out DIR` trains it, "
+            f"and DIR/{FOLDER.name} goes into tokenprune/zoo"
         )
     return path
 
