@@ -24,10 +24,11 @@ PUBLISHED = {
 """mAP by attention seeds, of CraterBench-R (2026, arXiv:2604.06245)."""
 
 DIFFERS = (
-    "What differs: there 50,000 pictures of 25,000 real craters and a self-supervised ViT of width 384 or 768 that never "
-    "saw them; here {gallery} drawn pictures and a ViT of width {width} trained on such drawings (other ground) by their "
-    "correspondences. There a shortlist of 100 is 0.2 % of the gallery, here {share:.0%}. Right answers, recall and "
-    "average precision are defined alike; behind a shortlist the other pictures keep the order of the single vector."
+    "What differs: there 50,000 pictures of 25,000 real craters and a self-supervised ViT of width 384 or 768 that "
+    "never saw them; here {gallery} drawn pictures and a ViT of width {width} trained on such drawings (other ground) "
+    "by their correspondences. There a shortlist of 100 is 0.2 % of the gallery, here {share:.0%}. Right answers, "
+    "recall and average precision are defined alike; behind a shortlist the other pictures keep the order of the "
+    "single vector."
 )
 
 
