@@ -32,11 +32,15 @@ DIFFERS = (
 )
 
 
-def measured(body: Body, bench: Body | None) -> str:
-    """The sections under the mark."""
+def measured(body: Body | None, bench: Body | None) -> str:
+    """The sections under the mark, of the files that are there."""
+    return "\n".join([*(_worth(body) if body else ()), *([_speed(bench)] if bench else ())])
+
+
+def _worth(body: Body) -> list[str]:
     suite, tower = body["suite"], body["tower"]
     title = f"`{tower['name']}` {tower['version'] or ''} on {suite['name']} (hash {suite.get('hash', '')})"
-    parts = [
+    return [
         f"## What K tokens are worth\n\n{title}: {suite['gallery']} gallery pictures, {suite['queries']} queries, "
         f"{body['protocol']['match']}, first stage `{body['protocol']['first_stage']}`. mAP in points with a 95 % "
         "interval over query craters. `query all`: mAP where the query keeps all its tokens. `of full`: share of the "
@@ -45,7 +49,6 @@ def measured(body: Body, bench: Body | None) -> str:
         + DIFFERS.format(gallery=suite["gallery"], width=tower["width"], share=min(1, 100 / suite["gallery"]))
         + "\n",
     ]
-    return "\n".join([*parts, _speed(bench)] if bench else parts)
 
 
 def _beside(body: Body) -> str:
@@ -95,10 +98,10 @@ def _speed(bench: Body) -> str:
 
 
 def main() -> None:
-    body, bench = (ROOT / "results" / f"{name}.json" for name in ("craters", "bench_retrieval"))
+    files = [ROOT / "results" / f"{name}.json" for name in ("craters", "bench_retrieval")]
+    body, bench = (json.loads(f.read_text(encoding="utf-8")) if f.is_file() else None for f in files)
     head = DOCUMENT.read_text(encoding="utf-8").split(MARK)[0]
-    speed = json.loads(bench.read_text(encoding="utf-8")) if bench.is_file() else None
-    text = measured(json.loads(body.read_text(encoding="utf-8")), speed)
+    text = measured(body, bench)
     DOCUMENT.write_text(head + MARK + "\n" + text, encoding="utf-8")
 
 
