@@ -30,15 +30,11 @@ from rich.table import Table
 from ..kernels import unit
 from ..retrieval import Encoded, Index, Spec
 from .machine import machine, versions
+from .timer import cpu_seconds
 
 SCHEMA = "tokenprune.bench.retrieval/1"
 CHUNK = 1000
 """Pictures of one call of `add`."""
-
-
-def user_seconds() -> float:
-    """User CPU time of this process."""
-    return os.times().user
 
 
 def generate(pictures: int, spec: Spec, seed: int = 0) -> Iterator[Encoded]:
@@ -64,9 +60,9 @@ def ask(index: Index, queries: int, query_tokens: int, seed: int = 1) -> Encoded
 
 def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
     """Wall seconds, user seconds, and what `work` gave."""
-    wall, user = time.perf_counter(), user_seconds()
+    wall, user = time.perf_counter(), cpu_seconds()
     out = work()
-    return time.perf_counter() - wall, user_seconds() - user, out
+    return time.perf_counter() - wall, cpu_seconds() - user, out
 
 
 def figures(seconds: Sequence[float]) -> dict[str, float]:

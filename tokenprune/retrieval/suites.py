@@ -133,7 +133,7 @@ SUITES: dict[str, Callable[..., Suite]] = {"craters": craters, "craterbench": cr
 
 def load_suite(about: str | Mapping[str, Any], home: Path | None = None) -> Suite:
     """A suite by name, or {"name": ..., and its arguments}; relative folders start at `home`."""
-    options = {"name": about} if isinstance(about, str) else dict(about)
+    options: dict[str, Any] = {"name": about} if isinstance(about, str) else dict(about)
     name = str(options.pop("name", ""))
     if name not in SUITES:
         raise UnknownNameError(f"no retrieval suite named {name!r}; {neighbours(name, SUITES)}")
