@@ -60,7 +60,12 @@ def draw_pair(rng: random.Random, terrain: Terrain, window: int) -> list[tuple[V
         middle = terrain.craters[crater]
         x, y = (at + rng.uniform(-free, free) for at in (middle.x, middle.y))
         frames = [
-            (x + rng.uniform(-0.2, 0.2) * half * share, y + rng.uniform(-0.2, 0.2) * half * share, half * share, turn)
+            (
+                x + rng.uniform(-0.2, 0.2) * half * share,
+                y + rng.uniform(-0.2, 0.2) * half * share,
+                half * share,
+                turn,
+            )
             for _, _, half, turn in frames
         ]
     return list(zip(views, frames))
