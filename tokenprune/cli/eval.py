@@ -54,13 +54,19 @@ def evaluate_command(
     from ..compare.settings import parse_keeps, split_methods
     from ..errors import InputError
     from ..eval import Shard, find_config, load_plan, with_data, write_summary
+    from ..retrieval.config import is_retrieval
+    from .retrieval import run_retrieval
 
     if check is not None:
         print_check(check, root, media, console())
         return
     if config is None:
         raise InputError("name a YAML file or a bundled configuration such as scenes, or a benchmark with --check")
-    plan = load_plan(find_config(config))
+    path = find_config(config)
+    if is_retrieval(path):
+        run_retrieval(path, out=out, batch=batch, threads=threads)
+        return
+    plan = load_plan(path)
     given: dict[str, Any] = {
         "model": model, "limit": limit, "batch": batch, "metric": metric, "efficiency": efficiency,
         "device": device, "dtype": dtype, "device_map": device_map, "threads": threads,

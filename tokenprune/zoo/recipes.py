@@ -32,13 +32,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`rung`: what was aimed at, in words, for the card. `thin`: one line in so many of the log is kept."""
+    """`rung`: what was aimed at, in words, for the card. `thin`: one line in so many of the log is kept. `export`: the
+    module of `training` that writes the model, where it is no vision-language model."""
 
     version: str
     phases: tuple[Phase, ...]
-    rows: dict[str, Row]
+    rows: dict[str, Row] = field(default_factory=dict)
     rung: str = ""
     thin: int = 2
+    export: str = ""
 
 
 #: Trainer -> (module of `training`, its function).
@@ -50,6 +52,7 @@ TRAINERS = {
     "words": ("words", "train"),
     "align": ("sight", "align"),
     "sight": ("sight", "train"),
+    "craters": ("craters", "train"),
 }
 
 WINDOW = {"window": 7}
@@ -119,7 +122,19 @@ TINY_QWEN = Recipe(
     thin=4,
 )  # fmt: skip
 
-RECIPES = {"tiny-llava": TINY_LLAVA, "tiny-qwen": TINY_QWEN}
+# Windows of 7 x 7 patches are five times as cheap as whole pictures, and most of what there is to learn is in them.
+CRATER_VIT = Recipe(
+    version="1.0",
+    phases=(
+        Phase("windows", 0, "craters", {"minutes": 28, "rate": 2e-3, "batch": 16, "window": 7}),
+        Phase("whole", 1, "craters", {"minutes": 10, "rate": 7e-4, "batch": 6, "window": 14, "start": "windows",
+                                      "seed": 2}),
+    ),
+    thin=1,
+    export="craters",
+)  # fmt: skip
+
+RECIPES = {"tiny-llava": TINY_LLAVA, "tiny-qwen": TINY_QWEN, "crater-vit": CRATER_VIT}
 
 
 def assembler(model: str) -> Callable[[Path], Any]:

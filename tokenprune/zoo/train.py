@@ -4,6 +4,8 @@
     python -m tokenprune.zoo.train tiny-qwen --out DIR --only cells    # one phase
     python -m tokenprune.zoo.train tiny-qwen --out DIR --only export   # write and measure the checkpoint
 
+`crater-vit`, the tower of the crater suite, is trained by the same command in one process.
+
 Phases (`recipes.py`) are timed, not counted, because what is scarce is a processor's time; `--scale 2` doubles every
 one. Each leaves `DIR/<phase>.pt` and resumes from it; all write to `DIR/log.jsonl`. Nothing is pruned in training.
 
@@ -106,6 +108,10 @@ def export(name: str, out: Path, checkpoint: Path) -> None:
     import torch
 
     recipe = RECIPES[name]
+    if recipe.export:
+        module = importlib.import_module(f".training.{recipe.export}", __package__)
+        module.export(name, recipe, out, checkpoint)
+        return
     model = assembler(name)(out / f"{recipe.phases[-1].name}.pt")
     saver(name)(model, checkpoint, torch.float16)
     thin_log(out / "log.jsonl", checkpoint / "training_log.jsonl", recipe.thin)
