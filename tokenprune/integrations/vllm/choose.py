@@ -32,7 +32,12 @@ def exact(mask: Tensor, quotas: Sequence[int], scores: Tensor | None = None) -> 
         rank = torch.where(chosen, chosen.cumsum(1), (~chosen).cumsum(1)).double()
         second = 1 - (rank * GOLDEN) % 1
     else:
-        order = scores.float().nan_to_num(-float("inf")).view(parts, -1).argsort(dim=1, stable=True, descending=True)
+        order = (
+            scores.float()
+            .nan_to_num(-float("inf"))
+            .view(parts, -1)
+            .argsort(dim=1, stable=True, descending=True)
+        )
         second = 1 - order.argsort(dim=1).double() / chosen.shape[1]
     best = (chosen.double() * 2 + second).argsort(dim=1, descending=True, stable=True)
     wanted = torch.tensor(quotas).to(mask.device)
@@ -102,7 +107,9 @@ class Chooser:
 def _check(answer: Selection, tokens: VisualTokens) -> None:
     shape = tuple(tokens.shape[:2])
     if tuple(answer.keep.shape) != shape or answer.keep.dtype != torch.bool:
-        raise ValueError(f"a mask {tuple(answer.keep.shape)} of {answer.keep.dtype}, not {shape} of torch.bool")
+        raise ValueError(
+            f"a mask {tuple(answer.keep.shape)} of {answer.keep.dtype}, not {shape} of torch.bool"
+        )
     if answer.scores is not None and tuple(answer.scores.shape) != shape:
         raise ValueError(f"scores {tuple(answer.scores.shape)}, not {shape}")
     if answer.features is not None and answer.features.shape != tokens.features.shape:

@@ -27,7 +27,11 @@ def mend_runner() -> None:
     def enabled(runner: Any) -> bool:
         config = runner.model_config.multimodal_config
         model = getattr(runner, "model", None)
-        return config is not None and supports_multimodal_pruning(model) and config.is_multimodal_pruning_enabled()
+        return (
+            config is not None
+            and supports_multimodal_pruning(model)
+            and config.is_multimodal_pruning_enabled()
+        )
 
     def ignored(runner: Any, value: bool) -> None:
         """What `__init__` sets before there is a model."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torch import Tensor
 from vllm.model_executor.models import llava as upstream
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
@@ -26,8 +27,6 @@ class LlavaMultiModalProcessor(Pruning, upstream.LlavaMultiModalProcessor):
     """vLLM's processor with shorter runs of places."""
 
     def grids(self, modality: str, data: Mapping[str, Any]) -> list[Grid]:
-        if modality == "image" and data.get("image_embeds") is not None:
-            return [grid_of(len(item)) for item in data["image_embeds"]]
         if modality == "image" and data.get("pixel_values") is not None:
             return [grid_of(self.info.get_max_image_tokens())] * len(data["pixel_values"])
         return []
@@ -35,7 +34,9 @@ class LlavaMultiModalProcessor(Pruning, upstream.LlavaMultiModalProcessor):
 
 def _processor(info: Any, dummy_inputs: Any) -> LlavaMultiModalProcessor:
     if not isinstance(info, upstream.LlavaProcessingInfo):
-        raise UnsupportedModelError("tokenprune: LLaVA with a Pixtral tower has rows that end in text; not supported")
+        raise UnsupportedModelError(
+            "tokenprune: LLaVA with a Pixtral tower has rows that end in text; not supported"
+        )
     return LlavaMultiModalProcessor(info, dummy_inputs)
 
 
@@ -50,3 +51,13 @@ class LlavaForConditionalGeneration(CompactChoosing, upstream.LlavaForConditiona
     def shape_of(self, modality: str, grid: Grid, n: int) -> Shape:
         side = math.isqrt(n)
         return grid_shape(1, side, side, heads=1) if side * side == n - 1 else flat_shape(n)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Checkpoints of newer transformers call the tower's layers without the `vision_model` that vLLM looks for."""
+        return super().load_weights((inner_tower(name), weight) for name, weight in weights)
+
+
+def inner_tower(name: str) -> str:
+    """A weight's name as vLLM 0.32 expects it."""
+    before, tower, after = name.rpartition("vision_tower.")
+    return name if not tower or after.startswith("vision_model.") else f"{before}{tower}vision_model.{after}"

@@ -30,7 +30,9 @@ class Choosing:
     """Chooses among the features of each item as its count says, which came with it from the front end."""
 
     apart: ClassVar[bool] = False  # as the processor has it
-    supports_tower_connector_lora = False  # adapters there are laid out from the prompt, where tokens are gone
+    supports_tower_connector_lora = (
+        False  # adapters there are laid out from the prompt, where tokens are gone
+    )
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]

@@ -83,6 +83,8 @@ def fill(positions: Tensor, visual: Tensor, columns: Sequence[Tensor], computed:
         text = torch.where(visual, -1, places).cummax(0).values[slots]
         start = torch.where(text < 0, 0, positions[0, text.clamp_min(0)] + 1)
         positions[:, slots] = (start[:, None] + rows[: len(slots), :3]).T
-        if len(slots) and int(slots[-1]) == length - 1:  # the prompt ends in a picture, perhaps without its corner
+        if (
+            len(slots) and int(slots[-1]) == length - 1
+        ):  # the prompt ends in a picture, perhaps without its corner
             return positions, int(start[-1] + rows[len(slots) - 1, 3]) + 1 - length
     return positions, (int(positions.max()) + 1 - length if length else 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -56,7 +57,9 @@ class Pruning:
 
     def _get_mm_hashes(self, inputs: Any) -> Any:
         hashes = super()._get_mm_hashes(inputs)  # type: ignore[misc]
-        marks = {m: self.settings.of(m).fingerprint() for m in MODALITIES}  # a request's own are in the hash already
+        marks = {
+            m: self.settings.of(m).fingerprint() for m in MODALITIES
+        }  # a request's own are in the hash already
         return {m: [f"{h}-{marks[m]}" for h in own] if m in marks else own for m, own in hashes.items()}
 
     def _get_prompt_updates(
@@ -73,7 +76,9 @@ class Pruning:
                 item = out_mm_kwargs[update.modality][index]
                 *grid, kept = item[field_of(update.modality)].data.tolist()
                 details = update._resolve_content(index)
-                return self.shorten(update.modality, details, item, quotas_of(self.apart, update.modality, grid, kept))
+                return self.shorten(
+                    update.modality, details, item, quotas_of(self.apart, update.modality, grid, kept)
+                )
 
             return replace(update, replacement=replacement)
 
@@ -98,8 +103,10 @@ class ApartInPrompt:
         config = self.info.ctx.model_config.hf_config  # type: ignore[attr-defined]
         marks = {config.image_token_id, config.video_token_id}
         places = sum(token in marks for token in ids)
-        spans = sorted(span for items in placeholders.values() for item in items for span in spans_of(item.to_range()))
-        if any(end == begin for (_, end), (begin, _) in zip(spans, spans[1:])):
+        spans = sorted(
+            span for items in placeholders.values() for item in items for span in spans_of(item.to_range())
+        )
+        if any(end == begin for (_, end), (begin, _) in pairwise(spans)):
             raise ValueError("put the model's own marks around each image and video: two of them touch")
         if places != sum(end - begin for begin, end in spans):
             raise ValueError("the prompt has more image or video placeholders than it has images and videos")

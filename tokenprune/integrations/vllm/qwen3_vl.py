@@ -29,7 +29,9 @@ class Qwen3VLMultiModalProcessor(Pruning, ApartInPrompt, upstream.Qwen3VLMultiMo
     def shorten(self, modality: str, details: Any, item: Any, quotas: Sequence[int]) -> PromptUpdateDetails:
         if modality == "image":
             return PromptUpdateDetails.from_seq(details.full[:1] * sum(quotas))
-        config = self.info.get_hf_config()  # with its own pruning on, vLLM would put all places into the first frame
+        config = (
+            self.info.get_hf_config()
+        )  # with its own pruning on, vLLM would put all places into the first frame
         return self.get_video_repl(
             tokens_per_frame=list(quotas),
             timestamps=item["timestamps"].data,

@@ -32,13 +32,23 @@ def check(vllm_config: Any) -> None:
         raise TokenPruneError("tokenprune: this model's config has no vision tower")
     if mm_config.is_multimodal_pruning_enabled():
         raise TokenPruneError("tokenprune: leave out --video-pruning-rate, vLLM's own pruning of videos")
+    if mm_config.enable_mm_embeds:
+        raise TokenPruneError(
+            "tokenprune: --enable-mm-embeds brings features whose grid is not told; leave it out"
+        )
     if KEY in (mm_config.mm_processor_kwargs or {}):
-        raise TokenPruneError("tokenprune: a server's budget goes into --hf-overrides; --mm-processor-kwargs is a request's")
+        raise TokenPruneError(
+            "tokenprune: a server's budget goes into --hf-overrides; --mm-processor-kwargs is a request's"
+        )
     if vllm_config.speculative_config is not None:
-        raise TokenPruneError("tokenprune: speculative decoding reads ahead of the chunk whose positions are known")
+        raise TokenPruneError(
+            "tokenprune: speculative decoding reads ahead of the chunk whose positions are known"
+        )
     lora = vllm_config.lora_config
     if lora is not None and lora.enable_tower_connector_lora:
-        raise TokenPruneError("tokenprune: LoRA on the vision tower counts its tokens from the prompt, where some are gone")
+        raise TokenPruneError(
+            "tokenprune: LoRA on the vision tower counts its tokens from the prompt, where some are gone"
+        )
 
 
 class CheckAtStart(VerifyAndUpdateConfig):

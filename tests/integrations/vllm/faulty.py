@@ -1,0 +1,37 @@
+"""Methods as a server must survive them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tokenprune import Reducer, Selection, VisualTokens, register
+
+
+@register("test_halves")
+@dataclass(frozen=True)
+class Halves(Reducer):
+    """Keeps half of what it is asked for."""
+
+    def select(self, tokens: VisualTokens, keep: int) -> Selection:
+        scores = tokens.features.float().norm(dim=2)
+        return Selection.of_scores(scores, max(keep // 2, 1))
+
+
+@register("test_raises")
+@dataclass(frozen=True)
+class Raises(Reducer):
+    """Raises on every picture."""
+
+    def select(self, tokens: VisualTokens, keep: int) -> Selection:
+        raise RuntimeError("out of ideas")
+
+
+@register("test_shapeless")
+@dataclass(frozen=True)
+class Shapeless(Reducer):
+    """Answers for other tokens than it was shown."""
+
+    def select(self, tokens: VisualTokens, keep: int) -> Selection:
+        return Selection(torch.ones(1, tokens.shape[1] + 1, dtype=torch.bool))  # type: ignore[arg-type]
