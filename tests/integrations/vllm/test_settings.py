@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,19 @@ assert settings.image.num_kept((1, 24, 24)) == 144 and sum(per_frame((4, 2, 2), 
 assert len(settings.video.fingerprint()) == 16
 """
     subprocess.run([sys.executable, "-c", code, str(ROOT)], check=True, timeout=60)
+
+
+def test_the_page_about_serving_shows_what_works():
+    from tokenprune.integrations.vllm import ARCHITECTURES
+
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    overrides = json.loads(re.search(r"--hf-overrides \\\n  '(.*)'", page)[1])
+    assert set(overrides["architectures"]) <= set(ARCHITECTURES)
+    assert Settings.read(overrides["tokenprune"]).image.num_kept((1, 24, 24)) == 144
+    for block in re.findall(r"^```json\n(.*?)^```$", page, re.M | re.S):
+        value = json.loads(block)
+        if "method" in value:
+            assert Settings.read(value).video.method == "evs"
+        else:
+            Settings.read(BOTH).asked(value["mm_processor_kwargs"]["tokenprune"])
+    assert all(f"`{name}`" in page for name in ARCHITECTURES)
