@@ -1,38 +1,41 @@
-"""Runs one vLLM engine over cases in a process of its own: `python -m tests.integrations.vllm.engine job.json`.
+"""Runs vLLM engines, one after another, in a process of their own: `python -m tests.integrations.vllm.engine folder`.
 
-The job names the model, the engine's options and the cases; the answers go beside it. Each pass asks everything again:
-alone, all together, and alone once more (from the prefix cache where there is one).
+The folder holds `NAME.job.json` for each engine: model, options and cases; the answers come as `NAME.json` beside it, or
+as `NAME.error`. Each pass asks everything again: alone, all together, and alone once more (from the prefix cache where
+there is one). One process for all, as most of a small engine's time is Python's imports.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import json
+import logging
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSES = ("alone", "together", "again")
-LIMIT = 570  # seconds
+LIMIT = 3000  # seconds for all engines
 
 
-def answers(folder: Path, **job: Any) -> dict[str, Any]:
-    """Start the process, wait for it, and read its answers: {pass: [{"tokens", "logprobs", "cached", "prompt"}]}."""
-    place = folder / "job.json"
-    place.write_text(json.dumps(job))
-    result = subprocess.run(
-        ["nice", "-n", "5", sys.executable, "-m", "tests.integrations.vllm.engine", place],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=LIMIT,
-    )  # fmt: skip
-    out = place.with_suffix(".out")
-    assert out.exists(), f"the engine failed:\n{result.stdout[-6000:]}\n{result.stderr[-6000:]}"
-    return {**json.loads(out.read_text()), "log": result.stdout + result.stderr}
+def run(folder: Path, jobs: dict[str, dict[str, Any]]) -> None:
+    """Start the process and wait for it."""
+    for name, job in jobs.items():
+        (folder / f"{name}.job.json").write_text(json.dumps(job))
+    with open(folder / "log", "w") as log:
+        subprocess.run(
+            ["nice", "-n", "5", sys.executable, "-m", __name__, folder],
+            cwd=ROOT, env=environment(), stdout=log, stderr=log, timeout=LIMIT, check=False,
+        )  # fmt: skip
 
 
-def environment(**more: str) -> dict[str, str]:
+def environment() -> dict[str, str]:
     shim = Path(__file__).with_name("environment")
     return {
         **os.environ,
@@ -42,34 +45,74 @@ def environment(**more: str) -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "OMP_NUM_THREADS": "1",
-        **more,
     }
 
 
-def main(place: Path) -> None:
-    job = json.loads(place.read_text())
+def answers(folder: Path, name: str) -> dict[str, Any]:
+    """{pass: [{"tokens", "logprobs", "prompt", "cached"}], "said": [warnings of ours]}, or what went wrong, raised."""
+    place = folder / f"{name}.json"
+    if not place.exists():
+        error = folder / f"{name}.error"
+        raise RuntimeError(error.read_text() if error.exists() else (folder / "log").read_text()[-6000:])
+    return json.loads(place.read_text())
+
+
+class Heard(logging.Handler):
+    """What the plug-in's logger said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+def main(folder: Path) -> None:
+    for place in sorted(folder.glob("*.job.json")):
+        name = place.name.removesuffix(".job.json")
+        try:
+            (folder / f"{name}.json").write_text(json.dumps(one(json.loads(place.read_text()))))
+        except Exception:  # the others are still asked
+            (folder / f"{name}.error").write_text(traceback.format_exc())
+        finally:
+            clean_up()
+
+
+def one(job: dict[str, Any]) -> dict[str, Any]:
     for name in job.get("modules", ()):
         importlib.import_module(name)
     from vllm import LLM, SamplingParams
 
+    heard = Heard()
+    logging.getLogger("vllm.tokenprune").addHandler(heard)
     llm = LLM(
         job["model"],
         dtype="float32",
         max_model_len=512,
         max_num_seqs=8,
         seed=0,
-        disable_log_stats=False,
         hf_overrides={"architectures": [job["architecture"]], "tokenprune": job["tokenprune"]},
         **job["options"],
     )
     sampling = SamplingParams(temperature=0, max_tokens=job["steps"], logprobs=1, ignore_eos=True)
     prompts = [prompt_of(case) for case in job["cases"]]
-    out = {}
+    out: dict[str, Any] = {}
     for name in PASSES:
         calls = [prompts] if name == "together" else [[prompt] for prompt in prompts]
         found = [answer for call in calls for answer in llm.generate(call, sampling, use_tqdm=False)]
         out[name] = [read(answer) for answer in found]
-    place.with_suffix(".out").write_text(json.dumps(out))
+    logging.getLogger("vllm.tokenprune").removeHandler(heard)
+    return {**out, "said": heard.said}
+
+
+def clean_up() -> None:
+    """Let go of an engine, so that the next one finds the process as the first one did."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    gc.collect()
+    with contextlib.suppress(AssertionError, RuntimeError):  # there was none
+        cleanup_dist_env_and_memory()
 
 
 def prompt_of(case: dict[str, Any]) -> dict[str, Any]:

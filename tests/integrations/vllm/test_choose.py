@@ -140,7 +140,7 @@ def test_hyper_parameters_decide_too(choice):
 @pytest.mark.parametrize(("choice", "why"), [
     (Choice("fastv"), "inside the language model"),
     (Choice("fixation"), "inside the language model"),
-    (Choice("dycoke"), "inside the language model"),
+    (Choice("dycoke", 0.25, {"stages": "both"}), "inside the language model"),
     (Choice("cdpruner"), "depends on the question"),
     (Choice("flashvlm"), "depends on the question"),
     (Choice("dtd"), "the content decides"),
