@@ -1,8 +1,8 @@
 """Runs vLLM engines, one after another, in a process of their own: `python -m tests.integrations.vllm.engine folder`.
 
-The folder holds `NAME.job.json` for each engine: model, options and cases; the answers come as `NAME.json` beside it, or
-as `NAME.error`. Each pass asks everything again: alone, all together, and alone once more (from the prefix cache where
-there is one). One process for all, as most of a small engine's time is Python's imports.
+The folder holds `NAME.job.json` for each engine: model, options and cases; the answers come as `NAME.json` beside it,
+or as `NAME.error`. Each pass asks everything again: alone, all together, and alone once more (from the prefix cache
+where there is one). One process for all, as most of a small engine's time is Python's imports.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ class Chooser:
             return features, torch.arange(n, device=features.device)
         seen = features[:, :width]
         answer = self._answer(VisualTokens(
-            seen[None], shape.grid, kind, shape.coords.to(features.device),  # type: ignore[arg-type]
-            ordinal=torch.zeros(1, dtype=torch.long, device=features.device),  # type: ignore[arg-type]
+            seen[None], shape.grid, kind, shape.coords.to(features.device),
+            ordinal=torch.zeros(1, dtype=torch.long, device=features.device),
             merge_friendly=self.merge_friendly,
         ), kept)  # fmt: skip
         mask, scores = answer.keep[0], None if answer.scores is None else answer.scores[0]

@@ -35,7 +35,7 @@ class Choosing:
     )
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
         config = vllm_config.model_config.hf_config
         settings, friendly = settings_of(config), family_of(config).merge_friendly
         self.choosers = {m: Chooser(served(settings.of(m)), friendly) for m in MODALITIES}
@@ -69,7 +69,7 @@ class CompactChoosing(Choosing):
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         self.take_counts(kwargs)
-        features = super().embed_multimodal(**kwargs)  # type: ignore[misc]
+        features = super().embed_multimodal(**kwargs)
         todo = [(m, len(counts)) for m, counts in self.counts.items()]
         out: list[Tensor] = []
         for modality, count in sorted(todo, key=lambda pair: order_of(pair[0], kwargs)):
@@ -93,7 +93,7 @@ class MRopeChoosing(Choosing):
     @property
     def feature_width(self) -> int:
         """Columns of a feature that methods see."""
-        return self.config.vision_config.out_hidden_size  # type: ignore[attr-defined]
+        return self.config.vision_config.out_hidden_size
 
     def factors(self, modality: str, item_input: Any, count: int) -> list[float]:
         """Positions between two frames, for each item."""
@@ -101,7 +101,7 @@ class MRopeChoosing(Choosing):
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         self.take_counts(kwargs)
-        return super().embed_multimodal(**kwargs)  # type: ignore[misc]
+        return super().embed_multimodal(**kwargs)
 
     def placed(self, modality: str, features: Sequence[Tensor], item_input: Any) -> tuple[Tensor, ...]:
         """Rows that stay with the columns of `positions` behind them."""
@@ -137,7 +137,7 @@ class MRopeChoosing(Choosing):
         mrope_positions: Tensor,
         num_computed_tokens: int,
     ) -> tuple[list[Tensor], Tensor, int]:
-        config: Any = self.config  # type: ignore[attr-defined]
+        config: Any = self.config
         ids = torch.as_tensor(input_ids, device=mrope_positions.device)
         visual = (ids == config.image_token_id) | (ids == config.video_token_id)
         columns = [features[:, -COLUMNS:] for features in multimodal_embeddings]

@@ -36,11 +36,11 @@ class Pruning:
     @property
     def settings(self) -> Settings:
         """The server's settings, from the model's config."""
-        return settings_of(self.info.ctx.model_config.hf_config)  # type: ignore[attr-defined]
+        return settings_of(self.info.ctx.model_config.hf_config)
 
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
         wanted, rest = self.settings.asked(hf_kwargs.get(KEY)), without(hf_kwargs)
-        data = super()._apply_hf_processor_main(mm_items=mm_items, hf_kwargs=rest)  # type: ignore[misc]
+        data = super()._apply_hf_processor_main(mm_items=mm_items, hf_kwargs=rest)
         for modality in MODALITIES:
             if grids := self.grids(modality, data):
                 choice = wanted.of(modality)
@@ -48,7 +48,7 @@ class Pruning:
         return data
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
-        fields = super()._get_mm_fields_config(  # type: ignore[misc]
+        fields = super()._get_mm_fields_config(
             hf_inputs=hf_inputs, hf_processor_mm_kwargs=without(hf_processor_mm_kwargs)
         )
         # On the CPU: fields that are not are taken off an item that is already encoded, and positions need the grid.
@@ -56,16 +56,16 @@ class Pruning:
         return {**fields, **own}
 
     def _get_mm_hashes(self, inputs: Any) -> Any:
-        hashes = super()._get_mm_hashes(inputs)  # type: ignore[misc]
+        hashes = super()._get_mm_hashes(inputs)
         marks = {
             m: self.settings.of(m).fingerprint() for m in MODALITIES
-        }  # a request's own are in the hash already
+        }  # vLLM hashes a request's own itself
         return {m: [f"{h}-{marks[m]}" for h in own] if m in marks else own for m, own in hashes.items()}
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> Sequence[Any]:
-        updates = super()._get_prompt_updates(  # type: ignore[misc]
+        updates = super()._get_prompt_updates(
             mm_items=mm_items,
             hf_processor_mm_kwargs=without(hf_processor_mm_kwargs),
             out_mm_kwargs=out_mm_kwargs,
@@ -99,8 +99,8 @@ class ApartInPrompt:
     """For models whose features are found by the text before them: nothing may hide where a picture begins."""
 
     def _maybe_apply_prompt_updates(self, mm_items: Any, mm_res: Any) -> Any:
-        ids, placeholders = super()._maybe_apply_prompt_updates(mm_items=mm_items, mm_res=mm_res)  # type: ignore[misc]
-        config = self.info.ctx.model_config.hf_config  # type: ignore[attr-defined]
+        ids, placeholders = super()._maybe_apply_prompt_updates(mm_items=mm_items, mm_res=mm_res)
+        config = self.info.ctx.model_config.hf_config
         marks = {config.image_token_id, config.video_token_id}
         places = sum(token in marks for token in ids)
         spans = sorted(
