@@ -35,3 +35,17 @@ class Shapeless(Reducer):
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         return Selection(torch.ones(1, tokens.shape[1] + 1, dtype=torch.bool))  # type: ignore[arg-type]
+
+
+@register("test_merges_badly")
+@dataclass(frozen=True)
+class MergesBadly(Reducer):
+    """Fails only when DeepStack levels come through its map."""
+
+    def select(self, tokens: VisualTokens, keep: int) -> Selection:
+        def merge(values: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no such level")
+
+        keep_mask = torch.zeros(tokens.shape[:2], dtype=torch.bool)
+        keep_mask[:, :keep] = True
+        return Selection(keep_mask, features=tokens.features, merge=merge)  # type: ignore[arg-type]

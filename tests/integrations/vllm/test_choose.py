@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.integrations.vllm.faulty import Halves, Raises, Shapeless
+from tests.integrations.vllm.faulty import Halves, MergesBadly, Raises, Shapeless
 from tokenprune import TokenPruneError, VisualTokens, get_method, list_methods
 from tokenprune.families.shapes import grid_shape
 from tokenprune.integrations.vllm.choose import Chooser, exact
@@ -100,12 +100,12 @@ def test_all_tokens_are_kept_without_asking():
     assert rows is x and index.tolist() == list(range(60))
 
 
-@pytest.mark.parametrize("method", [Raises(), Shapeless()])
+@pytest.mark.parametrize("method", [Raises(), Shapeless(), MergesBadly()])
 def test_a_method_that_fails_is_replaced_and_said_once(method, caplog):
     chooser, x, shape = Chooser(method), features(60), grid_shape(*GRID)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            rows, index = chooser(x, shape, "image", [15])
+            rows, index = chooser(x, shape, "image", [15], width=8)
     expected = Chooser(get_method("uniform"))(x, shape, "image", [15])[1]
     assert index.tolist() == expected.tolist() and len(rows) == 15
     assert [r.message.count("uniform") for r in caplog.records] == [1]

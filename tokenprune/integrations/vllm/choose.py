@@ -69,39 +69,40 @@ class Chooser:
         if kept == n:
             return features, torch.arange(n, device=features.device)
         seen = features[:, :width]
-        answer = self._answer(VisualTokens(
-            seen[None], shape.grid, kind, shape.coords.to(features.device),
+        tokens = VisualTokens(
+            seen[None],
+            shape.grid,
+            kind,
+            shape.coords.to(features.device),
             ordinal=torch.zeros(1, dtype=torch.long, device=features.device),
             merge_friendly=self.merge_friendly,
-        ), kept)  # fmt: skip
-        mask, scores = answer.keep[0], None if answer.scores is None else answer.scores[0]
-        if int(mask.sum()) != kept:
-            self._say("count", "%s kept %d of %d tokens, not %d; mended", n, kept, int(mask.sum()))
-        index = exact(mask, quotas, scores)
-        return _merged(features, answer, seen.shape[1])[index], index
-
-    def _answer(self, tokens: VisualTokens, kept: int) -> Selection:
+        )
         try:
-            with torch.no_grad():
-                answer = self.method.select(tokens, kept)
-            _check(answer, tokens)
-            return answer
+            return self._apply(self.method, features, tokens, quotas)
         except Exception as error:  # somebody's method must not take everybody's engine down
-            self._fault(error, tokens.shape[1])
-            return get_method("uniform").select(tokens, kept)
+            text = "%s failed on a picture of %d tokens (%s: %s); `uniform` chooses where it does"
+            self._say("fault", text, type(self.method).__name__, n, type(error).__name__, error)
+            return self._apply(get_method("uniform"), features, tokens, quotas)
 
-    def _fault(self, error: Exception, n: int) -> None:
-        if "fault" not in self._said:
-            self._said.add("fault")
-            logger.warning(
-                "%s failed on a picture of %d tokens (%s: %s); `uniform` chooses where it does. Said once.",
-                type(self.method).__name__, n, type(error).__name__, error,
-            )  # fmt: skip
+    @torch.no_grad()
+    def _apply(
+        self, method: Reducer, features: Tensor, tokens: VisualTokens, quotas: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        kept = sum(quotas)
+        answer = method.select(tokens, kept)
+        _check(answer, tokens)
+        mask, scores = answer.keep[0], None if answer.scores is None else answer.scores[0]
+        found = int(mask.sum())
+        if found != kept:
+            text = "%s kept %d of %d tokens, not %d; mended"
+            self._say("count", text, type(method).__name__, found, len(features), kept)
+        index = exact(mask, quotas, scores)
+        return _merged(features, answer, tokens.shape[2])[index], index
 
-    def _say(self, key: str, text: str, n: int, kept: int, found: int) -> None:
+    def _say(self, key: str, text: str, *values: object) -> None:
         if key not in self._said:
             self._said.add(key)
-            logger.warning(text + ". Said once.", type(self.method).__name__, found, n, kept)
+            logger.warning(text + ". Said once.", *values)
 
 
 def _check(answer: Selection, tokens: VisualTokens) -> None:
