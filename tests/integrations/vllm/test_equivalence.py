@@ -16,11 +16,10 @@ import torch
 
 from tokenprune import patch_model
 
-from . import engine, faulty
+from . import engine
 from .cases import IMAGES
 from .jobs import EQUAL, MERGED, REFUSED, STEPS, cases_of, expected, reference
 
-assert faulty.Halves.name, "registered here too, for the reference"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(engine.LIMIT + 600)]
 
 
