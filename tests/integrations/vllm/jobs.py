@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,13 @@ def reference(name: str) -> Reference:
 @functools.cache
 def _expected(name: str, settings: str) -> list[dict[str, Any]]:
     faulty.make_known()
-    wanted = Settings.read(eval(settings))
+    wanted = Settings.read(json.loads(settings))
     return [reference(name).answers(case, wanted, STEPS) for case in cases_of(name)]
 
 
 def expected(name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """What Hugging Face answers to a family's cases."""
-    return _expected(name, repr(settings))
+    return _expected(name, json.dumps(settings))
 
 
 def job(name: str, settings: dict[str, Any], options: dict[str, Any], folder: Path) -> dict[str, Any]:
