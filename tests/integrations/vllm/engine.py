@@ -1,0 +1,149 @@
+"""Runs vLLM engines, one after another, in a process of their own: `python -m tests.integrations.vllm.engine folder`.
+
+The folder holds `NAME.job.json` for each engine: model, options and cases; the answers come as `NAME.json` beside it,
+or as `NAME.error`. Each pass asks everything again: alone, all together, and alone once more (from the prefix cache
+where there is one). One process for all, as most of a small engine's time is Python's imports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+PASSES = ("alone", "together", "again")
+LIMIT = 3000  # seconds for all engines
+
+
+def run(folder: Path, jobs: dict[str, dict[str, Any]]) -> None:
+    """Start the process and wait for it."""
+    for name, job in jobs.items():
+        (folder / f"{name}.job.json").write_text(json.dumps(job))
+    with open(folder / "log", "w") as log:
+        subprocess.run(
+            ["nice", "-n", "5", sys.executable, "-m", __name__, folder],
+            cwd=ROOT, env=environment(), stdout=log, stderr=log, timeout=LIMIT, check=False,
+        )  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    shim = Path(__file__).with_name("environment")
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(shim), str(ROOT)]),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def answers(folder: Path, name: str) -> dict[str, Any]:
+    """{pass: [{"tokens", "logprobs", "prompt", "cached"}], "said": [warnings of ours]}, or what went wrong, raised."""
+    place = folder / f"{name}.json"
+    if not place.exists():
+        error = folder / f"{name}.error"
+        raise RuntimeError(error.read_text() if error.exists() else (folder / "log").read_text()[-6000:])
+    return json.loads(place.read_text())
+
+
+class Heard(logging.Handler):
+    """What the plug-in's logger said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+def main(folder: Path) -> None:
+    for place in sorted(folder.glob("*.job.json")):
+        name = place.name.removesuffix(".job.json")
+        try:
+            (folder / f"{name}.json").write_text(json.dumps(one(json.loads(place.read_text()))))
+        except Exception:  # the others are still asked
+            (folder / f"{name}.error").write_text(traceback.format_exc())
+        finally:
+            clean_up()
+
+
+def one(job: dict[str, Any]) -> dict[str, Any]:
+    from vllm import LLM, SamplingParams
+
+    from . import faulty
+
+    faulty.make_known()
+    heard = Heard()
+    logging.getLogger("vllm.tokenprune").addHandler(heard)
+    llm = LLM(
+        job["model"],
+        dtype="float32",
+        max_model_len=512,
+        max_num_seqs=8,
+        seed=0,
+        hf_overrides={"architectures": [job["architecture"]], "tokenprune": job["tokenprune"]},
+        **job["options"],
+    )
+    sampling = SamplingParams(temperature=0, max_tokens=job["steps"], logprobs=1, ignore_eos=True)
+    prompts = [prompt_of(case) for case in job["cases"]]
+    out: dict[str, Any] = {}
+    for name in PASSES:
+        calls = [prompts] if name == "together" else [[prompt] for prompt in prompts]
+        found = [answer for call in calls for answer in llm.generate(call, sampling, use_tqdm=False)]
+        out[name] = [read(answer) for answer in found]
+    logging.getLogger("vllm.tokenprune").removeHandler(heard)
+    return {**out, "said": heard.said}
+
+
+def clean_up() -> None:
+    """Let go of an engine, so that the next one finds the process as the first one did."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    gc.collect()
+    with contextlib.suppress(AssertionError, RuntimeError):  # there was none
+        cleanup_dist_env_and_memory()
+
+
+def prompt_of(case: dict[str, Any]) -> dict[str, Any]:
+    from PIL import Image
+
+    from .cases import FPS, drawn, is_medium
+
+    media: dict[str, list[Any]] = {}
+    for i, part in enumerate(p for p in case["parts"] if is_medium(p)):
+        kind, values = drawn(part, i)
+        frames = len(values)
+        about = {"fps": FPS, "duration": frames / FPS, "total_num_frames": frames, "video_backend": "opencv"}
+        about |= {"frames_indices": list(range(frames)), "do_sample_frames": False}
+        media.setdefault(kind, []).append((values, about) if kind == "video" else Image.fromarray(values))
+    prompt: dict[str, Any] = {"prompt_token_ids": case["ids"]}
+    if media:
+        prompt |= {"multi_modal_data": media}
+    if case["kwargs"]:
+        prompt |= {"mm_processor_kwargs": case["kwargs"]}
+    return prompt
+
+
+def read(answer: Any) -> dict[str, Any]:
+    chosen = answer.outputs[0]
+    return {
+        "tokens": list(chosen.token_ids),
+        "logprobs": [step[token].logprob for token, step in zip(chosen.token_ids, chosen.logprobs)],
+        "prompt": len(answer.prompt_token_ids),
+        "cached": answer.num_cached_tokens or 0,
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
