@@ -15,6 +15,7 @@ from .errors import BudgetError, PatchError, TokenPruneError, UnsupportedModelEr
 from .hooks.decoder import LAYER_FIELDS
 from .hooks.engine import Engine
 from .hooks.parts import Parts, find_parts
+from .hooks.tested import warn_untested
 from .hooks.vision import TOWER_FIELDS
 from .methods import Reducer, get_method, list_methods
 from .recipe import Recipe, load_recipe
@@ -141,6 +142,7 @@ def patch_model(
         )
     for reducer in methods:
         check_method(reducer, parts)
+    warn_untested()
     engine = Engine(parts, methods, processor)
     engine.install()
     handle = PatchHandle(engine, given, methods)

@@ -13,8 +13,22 @@ import tokenprune
 from tests.tiny.models import FAMILIES
 from tests.tiny.reference import decoder_layers
 from tokenprune import get_method, patch_model
+from tokenprune.hooks.attention import _DISPATCHER
 
 OURS = str(Path(tokenprune.__file__).parent)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_else_observes():
+    """A model that another test left patched may keep the attention dispatcher in place."""
+    others = _DISPATCHER.users
+    if others:
+        _DISPATCHER.users = 1
+        _DISPATCHER.uninstall()
+    yield
+    if others:
+        _DISPATCHER.install()
+        _DISPATCHER.users = others
 
 
 def step(model, cache) -> tuple[Counter[str], Counter[str]]:

@@ -87,11 +87,8 @@ def keep_counted(
     picks, c twice the mean count: sum_t ceil(k_t / c) <= total / c + T visits are enough for any counts. What a visit
     picks beyond its quota is left out; as the order is nested, nothing else changes.
     The memory is a ring that holds every token, or the latest ones up to twice a window's fair share of them.
-    The counts of one clip in the host's own memory are there to be read: it goes frame by frame, to the same end.
     """
     s, frames, n, _ = x.shape
-    if s == 1 and counts.device.type == "cpu" and window is None:
-        return keep_fixed(x, counts[0].tolist(), weight, cut=cut)
     share = 2 * -(-total // frames)
     c = min(n, share)
     ring = c + (total if window is None else min(total, max(n, window * share)))

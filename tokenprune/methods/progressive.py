@@ -41,10 +41,10 @@ class Progressive(Reducer):
 
     Layout. Crops of one picture are one frame, as they do not show one thing in turn; so is all that an earlier cut
     of a chain has left. Row separators go last; of a clip's trailing ones the last stays if each frame has a token.
-    Deviations. "adaptive" remembers at most twice a window's mean share of `keep`; several clips at once, or a window,
-    cost two to three times "fixed", as its counts are not read back. "threshold" waits for the device every 16 picks.
-    Traps. Counting and "how long" ask for what is dropped here. Fades and noise are far from everything (gamma helps).
-    With "threshold" a still clip is told anew every window + 1 frames, as the frames that told it are forgotten.
+    Deviations. "adaptive" remembers at most twice a window's mean share of `keep`; it costs two to three times "fixed"
+    on a CPU, as its counts may not be read back. "threshold" waits for the device every 16 picks. Traps. Counting and
+    "how long" ask for what is dropped here. Fades and noise are far from everything (gamma helps). With "threshold" a
+    still clip is told anew every window + 1 frames, as the frames that told it are forgotten.
     """
 
     budget: str = "fixed"
