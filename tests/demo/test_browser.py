@@ -78,9 +78,12 @@ def test_sliders_and_forms_change_what_is_kept(seen):
     assert seen.errors == []
 
 
-def test_bad_input_is_a_message_and_the_next_question_is_answered(seen, tmp_path):
+def test_bad_input_is_a_message_and_the_next_question_is_answered(visit, tmp_path):
+    seen = visit()
     seen.page.locator("#tp-picture").get_by_label("Remove Image").click()
+    seen.page.locator("#tp-picture img").wait_for(state="detached")
     upload = seen.page.locator("#tp-picture input[type=file]").first
+    upload.wait_for(state="attached")
     for name, data, words in (
         ("broken.png", b"not a picture at all", "not a picture"),
         ("bomb.png", png_header(30_000, 30_000), "limit"),
