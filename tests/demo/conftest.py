@@ -14,7 +14,7 @@ def runs(tmp_path_factory):
 
     out = tmp_path_factory.mktemp("runs")
     evaluate(
-        "tiny-llava", {"name": "scenes", "n": 18}, ["flashvlm"], [0.25, 0.056], out=out / "few-scenes", limit=8,
+        "tiny-llava", {"name": "scenes", "n": 18}, ["flashvlm"], [0.25], out=out / "few-scenes", limit=2,
         seeds=1, efficiency=0, batch=4,
     )  # fmt: skip
     return out
@@ -42,7 +42,7 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def visit(browser, server):
     """Opens the app in a window of its own: cookies, storage and session are nobody else's."""
     with contextlib.ExitStack() as stack:
@@ -58,3 +58,25 @@ def visit(browser, server):
             return watched
 
         yield open_page
+
+
+@pytest.fixture(scope="session")
+def window(visit):
+    """One page for all tests that need no second visitor: loading it costs more than what they do with it."""
+    return visit()
+
+
+@pytest.fixture
+def seen(window, server):
+    """That page, back at the start: first example, two methods, no times; it must meet no error of its own."""
+    page = window.page
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#tp-question textarea").fill("")
+    page.locator("#tp-examples button").first.click()
+    page.wait_for_function("document.querySelector('#tp-question textarea').value !== ''")
+    page.locator("#tp-picture img").wait_for()
+    page.locator("#tp-count").get_by_text("2 methods", exact=True).click()
+    page.locator("#tp-timed input").uncheck()
+    yield window
+    assert window.errors == []
+    assert {url for url in window.requests if not url.startswith((server.url, "data:", "blob:"))} == set()

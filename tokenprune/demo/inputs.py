@@ -60,6 +60,31 @@ class Inputs:
         ]  # fmt: skip
 
 
+def _path(payload: Any) -> str | None:
+    """An upload's place on this machine, unopened."""
+    if payload is None:
+        return None
+    if not payload.path:
+        raise gr.Error("a picture or clip is uploaded as a file", print_exception=False)
+    return str(payload.path)
+
+
+# Gradio would open a picture with any of PIL's decoders before a limit of ours is looked at. Classes, since it makes
+# a component anew from its class for every page that changes one.
+class _Picture(gr.Image):
+    is_template = True  # gradio's own mark of a component that is drawn as the one it is made from
+
+    def preprocess(self, payload: Any) -> str | None:
+        return _path(payload)
+
+
+class _Clip(gr.Video):
+    is_template = True
+
+    def preprocess(self, payload: Any) -> str | None:
+        return _path(payload)
+
+
 def input_column(site: Site) -> Inputs:
     """Build it, with the examples and the checks of uploads."""
     first = next(iter(site.examples), None)
@@ -69,19 +94,16 @@ def input_column(site: Site) -> Inputs:
             [("picture or page", PICTURE), ("clip", CLIP)], value=PICTURE, show_label=False, container=False,
             elem_id="tp-kind",
         )  # fmt: skip
-        picture = gr.Image(
+        picture = _Picture(
             str(start.file) if start else None, label="picture or page", type="filepath", image_mode=None,
             sources=["upload", "webcam", "clipboard"], height=300, buttons=["fullscreen"], elem_id="tp-picture",
             placeholder="Drop a picture here, click to upload, or paste one",
             webcam_options=gr.WebcamOptions(mirror=False),
         )  # fmt: skip
-        clip = gr.Video(
+        clip = _Clip(
             label="clip", sources=["upload", "webcam"], height=300, visible=False, elem_id="tp-clip",
             webcam_options=gr.WebcamOptions(mirror=False),
         )  # fmt: skip
-        # Gradio would open a picture with any of PIL's decoders before a limit of ours is looked at.
-        for upload in (picture, clip):
-            upload.preprocess = _path  # type: ignore[method-assign]
         examples = None
         if site.examples:
             examples = gr.Dataset(
@@ -106,15 +128,6 @@ def input_column(site: Site) -> Inputs:
     out = Inputs(column, model, kind, picture, clip, frames, question, longest)
     _connect(site, out, examples)
     return out
-
-
-def _path(payload: Any) -> str | None:
-    """An upload's place on this machine, unopened."""
-    if payload is None:
-        return None
-    if not payload.path:
-        raise gr.Error("a picture or clip is uploaded as a file", print_exception=False)
-    return str(payload.path)
 
 
 def _connect(site: Site, inputs: Inputs, examples: Any) -> None:

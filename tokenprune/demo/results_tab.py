@@ -51,7 +51,7 @@ def results_tab(site: Site) -> Any:
         run = gr.Dropdown(
             site.runs.names(), value=None, label="run", elem_id="tp-run", scale=4, filterable=True
         )
-        again = gr.Button("look again", scale=0, min_width=110, elem_id="tp-again")
+        again = gr.Button("look again", scale=0, min_width=150, elem_id="tp-again")
     line = gr.HTML(status(hint or "Choose a run."), elem_id="tp-results-line")
     with gr.Column(visible=False) as body:
         rows = gr.Dataframe(
