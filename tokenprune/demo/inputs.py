@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio import component_meta
 
 from .. import zoo
 from ..chat import WATCHES, Medium
@@ -69,20 +72,32 @@ def _path(payload: Any) -> str | None:
     return str(payload.path)
 
 
-# Gradio would open a picture with any of PIL's decoders before a limit of ours is looked at. Classes, since it makes
-# a component anew from its class for every page that changes one.
-class _Picture(gr.Image):
-    is_template = True  # gradio's own mark of a component that is drawn as the one it is made from
+@contextlib.contextmanager
+def _without_stubs() -> Iterator[None]:
+    """Gradio writes a type stub beside every file that defines a component; it is not to write into this package."""
+    before = component_meta.create_or_modify_pyi
+    component_meta.create_or_modify_pyi = lambda *_: None
+    try:
+        yield
+    finally:
+        component_meta.create_or_modify_pyi = before
 
-    def preprocess(self, payload: Any) -> str | None:
-        return _path(payload)
 
+with _without_stubs():
+    # Gradio would open a picture with any of PIL's decoders before a limit of ours is looked at. Classes, since it
+    # makes a component anew from its class for every page that changes one.
 
-class _Clip(gr.Video):
-    is_template = True
+    class _Picture(gr.Image):
+        is_template = True  # gradio's own mark of a component that is drawn as the one it is made from
 
-    def preprocess(self, payload: Any) -> str | None:
-        return _path(payload)
+        def preprocess(self, payload: Any) -> str | None:
+            return _path(payload)
+
+    class _Clip(gr.Video):
+        is_template = True
+
+        def preprocess(self, payload: Any) -> str | None:
+            return _path(payload)
 
 
 def input_column(site: Site) -> Inputs:
