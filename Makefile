@@ -21,7 +21,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-oldest test-lmms test-vllm lint clean
+.PHONY: help run demo test test-browser test-oldest test-lmms test-vllm lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,14 +32,17 @@ run: $(READY) ## compare the methods on the embedded model: a table, pictures, a
 demo: $(READY) ## the comparison app, in a browser
 	@$(VENV)/bin/tokenprune demo $(ARGS)
 
-test: $(READY) ## every test that needs no GPU: the fast ones, then the slow ones
+test: $(READY) ## every test that needs no GPU and no browser: the fast ones, then the slow ones
 	@echo "fast tests"
-	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu and not slow" $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu and not slow and not browser" $(PYTEST_ARGS)
 	@echo "slow tests"
-	@$(VENV)/bin/python -m pytest -m "not gpu and slow" $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -m "not gpu and slow and not browser" $(PYTEST_ARGS)
+
+test-browser: $(READY) ## the demo in a headless Chromium, where one is installed
+	@$(VENV)/bin/python -m pytest -m browser $(PYTEST_ARGS)
 
 test-oldest: $(OLDEST_READY) ## the same with the oldest versions that pyproject.toml allows
-	@$(OLDEST)/bin/python -m pytest -m "not gpu" --ignore tests/test_wheel.py $(PYTEST_ARGS)
+	@$(OLDEST)/bin/python -m pytest -m "not gpu and not browser" --ignore tests/test_wheel.py $(PYTEST_ARGS)
 
 test-lmms: $(LMMS_READY) ## both embedded models through lmms-eval, and our scorers against its own
 	@HF_HUB_OFFLINE=1 $(LMMS)/bin/python -m pytest tests/lmms $(PYTEST_ARGS)

@@ -10,7 +10,7 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
 
-PATIENCE = 300_000
+PATIENCE = 120_000
 """Milliseconds that a page may take on a machine with better things to do."""
 
 

@@ -36,6 +36,7 @@ def test_it_loads_without_the_network_and_answers(window, server):
         card = seen.text(f"#tp-head-{place}")
         for word in ("49 of 196", "FLOPs", "KV cache", "prefill", "decode"):
             assert word in card
+        seen.page.locator(f"#tp-pair-{place} img").nth(1).wait_for()
         assert seen.page.locator(f"#tp-pair-{place} img").count() == 2  # full and kept
     seen.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     seen.page.locator("#tp-copy").click()
