@@ -18,6 +18,8 @@ VLLM_READY := $(VLLM)/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
+# Where an environment forbids writing bytecode, every start of Python compiles PyTorch anew: ten seconds and more.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

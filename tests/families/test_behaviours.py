@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests.fixed import AllTrue, Fixed, FixedAtLayer
 from tests.tiny.models import FAMILIES, dropped_from
@@ -130,12 +131,11 @@ class _Squares(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if func in (torch.ops.aten.detach.default, torch.ops.aten.view.default):  # the same memory
-            return out
-        for value in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(value, torch.Tensor) and value._is_view():
+        known = {v.untyped_storage().data_ptr() for v in tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor)}
+        for value in tree_leaves(out):
+            if not isinstance(value, torch.Tensor) or value.untyped_storage().data_ptr() in known:  # a view
                 continue
-            if isinstance(value, torch.Tensor) and value.dtype.is_floating_point and value.dim() >= 2:
+            if value.dtype.is_floating_point and value.dim() >= 2:
                 self.found += value.shape[-2] == value.shape[-1] >= self.side
         return out
 

@@ -18,6 +18,9 @@ from tokenprune import patch_model
 from tokenprune.errors import PatchError
 from tokenprune.families import family_of
 
+OLD = not hasattr(GenerationMixin, "_expand_multimodal_outputs")
+"""A transformers that has faults of its own in beams and drafts, which newer ones have not."""
+
 GREEDY = {"max_new_tokens": 5, "do_sample": False}
 LOGITS = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
 TYPES = ("mm_token_type_ids", "token_type_ids")
@@ -129,11 +132,10 @@ def test_a_new_image_in_turn_two(name, k, rows):
 def test_beams(name, k, kind, request):
     family = FAMILIES[name]
     model, inputs = family.build(), family.inputs(kind)
-    old = not hasattr(GenerationMixin, "_expand_multimodal_outputs")
     expand = "_expand_inputs_for_generation"  # models that repeat each prompt's images bring their own
-    if old and kind != "single" and getattr(type(model), expand) is getattr(GenerationMixin, expand):
+    if OLD and kind != "single" and getattr(type(model), expand) is getattr(GenerationMixin, expand):
         pytest.skip("this transformers gives beams the images of other prompts, unpatched too")
-    if "beams" in family.fails and not old:
+    if "beams" in family.fails and not OLD:
         fails_anyway(request, family, k, "beams", BEAMS, inputs)
         return
     with conversation(model, dropped_from(family, inputs), k, family.way):
@@ -158,6 +160,9 @@ def test_drafted_tokens_are_taken_back_from_the_cache(name, k, draft):
             with patch, pytest.raises(ValueError, match="not supported with stateful models"):
                 model.generate(**inputs, **GREEDY, **options)
         return
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    if OLD and draft == "assistant" and kinds & {"sliding_attention", "chunked_attention"}:
+        pytest.skip("this transformers fails to take drafts back from windows, unpatched too")
     with conversation(model, dropped_from(family, inputs), k, family.way):
         wanted = model.generate(**inputs, **GREEDY, **options)
         greedy = model.generate(**inputs, **GREEDY)

@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("timm")
 from tokenprune.zoo.splits import is_test
-from tokenprune.zoo.training import craters
+from tokenprune.zoo.training import craters, relief
 from tokenprune.zoo.vit import GRID
 
 
@@ -41,8 +41,9 @@ def test_what_lies_outside_has_no_partner():
 def test_pairs_show_the_same_ground_of_the_training_side(window):
     pool = craters.Pool(random.Random(3), window, grounds=2, pairs=6)
     for _ in range(4):
-        pixels, shares = pool.batch(4, fresh=2)
+        pixels, shares, ground = pool.batch(4, fresh=2)
     side = window * 8
+    assert ground.shape == (8, window**2, relief.NUMBERS)
     assert pixels.shape == (8, 3, side, side) and shares.shape == (2, 4, window**2, window**2)
     assert (shares.sum(-1) > 0.5).float().mean() > 0.3
     assert len(pool._grounds) <= 2 and len(pool._pairs) == 6
@@ -88,6 +89,37 @@ def test_a_window_is_a_square_of_the_grid():
         whole = craters.tokens_of(model, pixels)
         cellwise = craters.tokens_of(model, pixels, torch.arange(GRID**2)[None])
     torch.testing.assert_close(whole, cellwise, rtol=1e-4, atol=1e-5)
+
+
+def test_the_relief_of_a_slope_is_the_same_under_every_patch():
+    """Heights that grow by 0.1 of a length to the right: half a patch apart in the fine part, a patch in the coarse."""
+    own = (0.0, 0.0, 4.0, 0.0)
+    at = (np.arange(400) + 0.5) / 400 * 8 - 4
+    ground = np.broadcast_to(0.1 * at, (400, 400)).astype(np.float32)
+    found = relief.relief(ground, own, (0.2, -0.1, 1.0, 0.0), 5)
+    assert found.shape == (25, relief.NUMBERS)
+    fine = np.arcsinh(relief.STEEP * 0.1 * (np.arange(6) - 2.5) / 2)
+    coarse = np.arcsinh(relief.STEEP * 0.1 * (np.arange(7) - 3.0))
+    wanted = np.concatenate((np.tile(fine, 6), np.tile(coarse, 7)))
+    np.testing.assert_allclose(found.numpy(), np.tile(wanted, (25, 1)), atol=2e-3)
+    # a camera that is turned by a quarter sees it fall downwards or rise, and as steep
+    turned = relief.relief(ground, own, (0.2, -0.1, 1.0, math.pi / 2), 5)[12, :36].view(6, 6)
+    np.testing.assert_allclose(turned.abs().numpy(), np.abs(np.tile(fine[:, None], (1, 6))), atol=2e-3)
+
+
+def test_the_relief_loss_is_one_for_who_knows_nothing():
+    wanted = torch.randn(6, 9, relief.NUMBERS, generator=torch.Generator().manual_seed(0))
+    head = relief.make_head(4)
+    torch.nn.init.zeros_(head.weight)
+    head.bias.data.copy_(wanted.mean((0, 1)))
+    assert float(relief.relief_loss(head, torch.randn(6, 9, 4), wanted)) == pytest.approx(1, rel=0.03)
+
+
+def test_neighbours_start_with_positions_that_resemble():
+    grid = craters.start_positions(GRID, 96)[0, 1:].view(GRID, GRID, 96)
+    near = (grid[5, 5] * grid[5, 6]).sum()
+    assert near > (grid[5, 5] * grid[5, 9]).sum() and near > (grid[5, 5] * grid[12, 1]).sum()
+    assert grid.flatten(0, 1).unique(dim=0).shape[0] == GRID**2
 
 
 @pytest.mark.slow

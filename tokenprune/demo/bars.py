@@ -6,7 +6,6 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..bench.timer import Ratio
 from ..compare.captions import reads
 from ..compare.result import Answer, Speed
 from ..tokens import PruneReport
@@ -20,6 +19,7 @@ class Bar:
     share: float | None
     text: str
     title: str = ""
+    sure: bool = True  # that a share above one is no accident
 
 
 def bars_of(answer: Answer, speed: Speed | None, waiting: bool = False) -> list[Bar]:
@@ -51,7 +51,9 @@ def bars_of(answer: Answer, speed: Speed | None, waiting: bool = False) -> list[
         ("decode", speed and speed.decode, "a token, after the first"),
     ):
         if ratio is not None:
-            out.append(Bar(label, ratio.median, time_text(ratio), f"{what}; median of {ratio.pairs} pairs"))
+            spread = f"median of {ratio.pairs} pairs, quartiles {ratio.low:.2f} to {ratio.high:.2f}"
+            text = f"of {1000 * ratio.base_seconds:.3g} ms"
+            out.append(Bar(label, ratio.median, text, f"{what}; {spread}", sure=ratio.low > 1))
         elif waiting:
             out.append(Bar(label, None, "measuring", what))
     return out
@@ -61,12 +63,8 @@ def kv_text(report: PruneReport) -> str:
     return f"{report.kv_bytes / 2**20:.3g} of {report.kv_bytes_unpruned / 2**20:.3g} MiB"
 
 
-def time_text(ratio: Ratio) -> str:
-    return f"{1000 * ratio.seconds:.3g} of {1000 * ratio.base_seconds:.3g} ms"
-
-
 def bars_html(bars: Sequence[Bar]) -> str:
-    """A list of bars; a share above one is drawn full and marked."""
+    """A list of bars; a share above one is drawn full, and marked where it is no accident."""
     return f'<ul class="tp-bars">{"".join(map(_bar, bars))}</ul>' if bars else ""
 
 
@@ -74,7 +72,7 @@ def _bar(bar: Bar) -> str:
     share = bar.share
     percent = "" if share is None else f"{100 * share:.0f}%"
     width = 0.0 if share is None else 100 * min(max(share, 0.0), 1.0)
-    over = " tp-over" if share is not None and share > 1.005 else ""
+    over = " tp-over" if bar.sure and share is not None and share > 1.005 else ""
     label, text, title = html.escape(bar.label), html.escape(bar.text), html.escape(bar.title, quote=True)
     return (
         f'<li title="{title}"><span class="tp-label">{label}</span>'

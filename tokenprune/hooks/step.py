@@ -121,6 +121,8 @@ class Step:
                 value = value.expand(*value.shape[:-3], self.batch, -1, -1)
             flat = self.flat.to(value.device)  # type: ignore[union-attr]
             cut = value.flatten(-3, -2).index_select(-2, flat)
+            if value.stride(-1) != 1:  # as it lay: some kernels round by the layout
+                cut = cut.mT.contiguous().mT
             return cut.unflatten(-2, (self.batch, -1))
         if (
             not value.dtype.is_floating_point and value.dim() >= 2 and value.shape[-1] == length

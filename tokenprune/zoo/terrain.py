@@ -248,7 +248,7 @@ def picture_of(
 ) -> np.ndarray:
     """As `render`, of any square of the ground; from `ground`, heights with their own frame, it is a coarse copy."""
     n = side * _FINE
-    height = heights(terrain, frame, n) if ground is None else _cut(*ground, frame, n)
+    height = heights(terrain, frame, n) if ground is None else cut(*ground, frame, n)
     lit = _shade(height, 2 * frame[2] / n, view, frame[3])
     lit = lit * (1 + 0.08 * _waves(terrain.relief + 1, 12, 1.0, 4.0, frame, n))
     lit = lit.reshape(side, _FINE, side, _FINE).mean((1, 3))
@@ -263,7 +263,7 @@ def picture_of(
     return (255 * np.clip(picture + view.noise * grain, 0, 1)).astype(np.uint8)
 
 
-def _cut(ground: np.ndarray, own: Frame, frame: Frame, n: int) -> np.ndarray:
+def cut(ground: np.ndarray, own: Frame, frame: Frame, n: int) -> np.ndarray:
     """(n, n) heights in `frame`, interpolated from those in `own`, which is not turned."""
     cx, cy, half, turn = frame
     at = ((np.arange(n, dtype=np.float32) + 0.5) / n * 2 - 1) * half

@@ -28,6 +28,7 @@ from ..terrain import Frame, Terrain, View, draw_terrain, heights, picture_of
 from ..vit import GRID, MEAN, PATCH, STD, make_tower, save_tower
 from ..weights import start as start_weights
 from . import common
+from .relief import make_head, relief, relief_loss
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ FINE = 320
 WIDEST = 3.9
 """Radii from a crater's middle to what the widest view of it shows."""
 TEMPERATURE = 0.07
-CLASS_WEIGHT = 0.3
+WEIGHTS = {"patches": 1.0, "class": 0.3, "relief": 3.0}
 
 
 def draw_view(rng: random.Random, crater: int) -> View:
@@ -109,7 +110,7 @@ class Pool:
     grounds: int = 24
     pairs: int = 192
     _grounds: list[tuple[Terrain, np.ndarray, Frame]] = field(default_factory=list)
-    _pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _pairs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
 
     def draw_ground(self) -> None:
         """One more, in the place of the oldest."""
@@ -126,11 +127,15 @@ class Pool:
             pictures = [picture_of(terrain, view, frame, side, (height, whole)) for view, frame in found]
             frames = [frame for _, frame in found]
             shares = [partners(*frames, self.window), partners(*frames[::-1], self.window)]
-            self._pairs.append((torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(shares))))
+            ground = torch.stack([relief(height, whole, frame, self.window) for frame in frames])
+            self._pairs.append(
+                (torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(shares)), ground)
+            )
         self._pairs = self._pairs[-self.pairs :]
 
-    def batch(self, count: int, fresh: int) -> tuple[Tensor, Tensor]:
-        """(2 B, 3, h, w) pictures, the first views and then the second ones; (2, B, N, N) partners both ways.
+    def batch(self, count: int, fresh: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(2 B, 3, h, w) pictures, the first views and then the second ones; (2, B, N, N) partners both ways;
+        (2 B, N, 85) the relief under their patches.
 
         `fresh` pairs are new; every second time so is a ground.
         """
@@ -138,9 +143,19 @@ class Pool:
             self.draw_ground()
         self.draw_pairs(fresh if len(self._pairs) >= count else count)
         chosen = self.rng.sample(self._pairs, count)
-        pixels = torch.stack([pictures for pictures, _ in chosen], 1).flatten(0, 1)
-        pixels = (pixels.float() / 255 - MEAN) / STD
-        return pixels[:, None].expand(-1, 3, -1, -1), torch.stack([shares for _, shares in chosen], 1)
+        pixels, shares, ground = (torch.stack(part, 1) for part in zip(*chosen))
+        pixels = (pixels.flatten(0, 1).float() / 255 - MEAN) / STD
+        return pixels[:, None].expand(-1, 3, -1, -1), shares, ground.flatten(0, 1)
+
+
+def start_positions(n: int, width: int) -> Tensor:
+    """(1, 1 + n * n, width): waves along x and y of 3 to 2 n patches. Which patches lie side by side is what a tower
+    from random positions finds out last, and all of relief is in the neighbours."""
+    waves = math.tau / (3 * (2 * n / 3) ** torch.linspace(0, 1, width // 4))
+    turns = torch.arange(n)[:, None] * waves
+    axis = torch.cat((turns.sin(), turns.cos()), 1)
+    grid = torch.cat((axis[:, None].expand(-1, n, -1), axis.expand(n, -1, -1)), 2)
+    return torch.cat((torch.zeros(1, width), grid.flatten(0, 1)))[None]
 
 
 def tokens_of(model: nn.Module, pixels: Tensor, cells: Tensor | None = None) -> Tensor:
@@ -261,16 +276,20 @@ def train(
     torch.manual_seed(seed)
     model = make_tower()
     start_weights(model, len(model.blocks), ("attn.proj.weight", "fc2.weight"))
+    model.pos_embed.data.copy_(start_positions(GRID, model.embed_dim))
     state = common.load(out / f"{name}.pt")
     before = state or (common.load(out / f"{start}.pt") if start else None)
+    head = make_head(model.embed_dim)
     if before:
         model.load_state_dict(before["model"])
-    optim = common.optimiser([model], rate)
+        head.load_state_dict(before["head"])
+    optim = common.optimiser([model, head], rate)
     if state:
         optim.load_state_dict(state["optim"])
     run = common.Run(
         out, name, minutes, state,
-        lambda: {"model": model.state_dict(), "optim": optim.state_dict()}, journal_every=25,
+        lambda: {"model": model.state_dict(), "head": head.state_dict(), "optim": optim.state_dict()},
+        journal_every=25, mean=common.Means(),
     )  # fmt: skip
     rng = random.Random(f"{seed}/{run.step}")
     pool = Pool(rng, window)
@@ -278,12 +297,13 @@ def train(
     model.train()
     for seconds in run.steps():
         common.set_rate(optim, rate * common.schedule(run.step, seconds / (60 * minutes), 30, 0.03))
-        pixels, shares = pool.batch(batch, fresh)
+        pixels, shares, ground = pool.batch(batch, fresh)
         tokens = tokens_of(model, pixels, draw_cells(rng, 2 * batch, window))
         losses = loss_of(tokens, shares, most, generator)
+        losses["relief"] = relief_loss(head, tokens[:, 1:], ground)
         optim.zero_grad()
-        (losses["patches"] + CLASS_WEIGHT * losses["class"]).backward()
-        common.clip_gradients([model])
+        sum(weight * losses[name] for name, weight in WEIGHTS.items()).backward()  # type: ignore[union-attr]
+        common.clip_gradients([model, head])
         optim.step()
         run.mean.add(**{key: value.detach() for key, value in losses.items()})
         if run.step % 400 == 399:
