@@ -58,18 +58,29 @@ def clock_for(device: torch.device, threads: int = 1) -> tuple[Callable[[], floa
 
 
 @contextlib.contextmanager
-def quiet(threads: int = 1) -> Iterator[None]:
-    """`threads` torch threads and no garbage collection inside."""
-    before, collecting = torch.get_num_threads(), gc.isenabled()
-    torch.set_num_threads(threads)
-    gc.collect()
-    gc.disable()
+def torch_threads(count: int | None) -> Iterator[None]:
+    """`count` torch threads inside; None or 0 leaves them as they are."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-        if collecting:
-            gc.enable()
+
+
+@contextlib.contextmanager
+def quiet(threads: int = 1) -> Iterator[None]:
+    """`threads` torch threads and no garbage collection inside."""
+    collecting = gc.isenabled()
+    with torch_threads(threads):
+        gc.collect()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collecting:
+                gc.enable()
 
 
 def keep_freed_memory() -> str:

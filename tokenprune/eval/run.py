@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from ..bench.machine import machine, versions
+from ..bench.timer import torch_threads
 from ..budget import count
 from ..chat import Chat, Medium, load_chat
 from ..errors import BudgetError, InputError, TokenPruneError, UnsupportedModelError
@@ -110,7 +110,7 @@ def evaluate(
     folder = Path(out)
     facts = run_facts(chat, asked, batch)
     before = stamp(folder / RESULTS)
-    with _threads(threads), Journal(folder, facts, rank=shard.rank, force=force) as journal:
+    with torch_threads(threads), Journal(folder, facts, rank=shard.rank, force=force) as journal:
         answerer = Answerer(chat, asked.max_new_tokens)
         statuses = check_rows(chat, answerer, asked, rows)
         write_samples(folder, [_sample_record(s) for s in asked.samples])
@@ -319,14 +319,3 @@ def _row_record(row: Row, status: Status) -> dict[str, Any]:
         "state": status.state, "reason": status.reason, "floor": status.floor,
         "baseline": row.label in (*PLAIN, *BASELINES),
     }  # fmt: skip
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
