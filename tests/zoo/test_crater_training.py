@@ -78,6 +78,20 @@ def test_the_loss_by_hand():
     assert float(found) == pytest.approx(total / float(shares.sum()), rel=1e-5)
 
 
+def test_the_loss_of_late_interaction_by_hand():
+    draw = torch.Generator().manual_seed(2)
+    a, b = (torch.nn.functional.normalize(torch.randn(3, 5, 4, generator=draw), dim=-1) for _ in range(2))
+    score = torch.tensor([[float(max_of(x, y)) for y in b] for x in a]) / craters.LATE_TEMPERATURE
+    wanted = -float(sum(score.log_softmax(1)[i, i] for i in range(3))) / 3
+    found = craters.late_loss(a, b, 5, torch.Generator().manual_seed(0))
+    assert float(found) == pytest.approx(wanted, rel=1e-4)
+
+
+def max_of(x, y):
+    """The mean over rows of `x` of their best cosine in `y`."""
+    return sum(max(row @ other for other in y) for row in x) / len(x)
+
+
 def test_a_window_is_a_square_of_the_grid():
     cells = craters.draw_cells(random.Random(0), 3, 4)
     assert cells.shape == (3, 16)

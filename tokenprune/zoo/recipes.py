@@ -123,15 +123,18 @@ TINY_QWEN = Recipe(
 )  # fmt: skip
 
 # In windows that lie anywhere on the grid a position says nothing, so what the patches show has to; whole pictures then
-# add what is far away.
+# add what is far away; at last pictures are told apart as the suite ranks them, and the class token matters little.
 CRATER_VIT = Recipe(
     version="1.0",
     phases=(
         Phase("windows", 0, "craters", {"minutes": 12, "rate": 2e-3, "batch": 10, "window": 10}),
         Phase("whole", 1, "craters", {"minutes": 22, "rate": 1.2e-3, "batch": 6, "window": 14, "start": "windows",
                                       "seed": 2}),
+        Phase("late", 2, "craters", {"minutes": 24, "rate": 1e-3, "batch": 8, "window": 14, "start": "whole",
+                                     "seed": 3, "fresh": 3,
+                                     "weights": {"patches": 1.0, "late": 1.0, "class": 0.05, "relief": 1.0}}),
     ),
-    thin=1,
+    thin=4,
     export="craters",
 )  # fmt: skip
 

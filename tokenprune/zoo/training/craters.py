@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ FINE = 320
 WIDEST = 3.9
 """Radii from a crater's middle to what the widest view of it shows."""
 TEMPERATURE = 0.07
-WEIGHTS = {"patches": 1.0, "class": 0.3, "relief": 3.0}
+LATE_TEMPERATURE = 0.02
+WEIGHTS = {"patches": 1.0, "late": 0.0, "class": 0.3, "relief": 3.0}
+"""Of the losses; a phase may have its own."""
 
 
 def draw_view(rng: random.Random, crater: int) -> View:
@@ -191,15 +194,24 @@ def patch_loss(a: Tensor, b: Tensor, shares: Tensor, most: int, generator: torch
     return each.sum() / weight.sum().clamp_min(1)
 
 
+def late_loss(a: Tensor, b: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Pictures of `a` look for their partners by late interaction, as they are ranked later: the mean over patches
+    (at most `most` of each) of the best cosine in a picture of `b`."""
+    pick = torch.randperm(a.shape[1], generator=generator)[:most]
+    best = torch.einsum("ind,jmd->injm", a[:, pick], b).amax(3).mean(1)
+    return F.cross_entropy(best / LATE_TEMPERATURE, torch.arange(len(a)))
+
+
 def loss_of(tokens: Tensor, shares: Tensor, most: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Of (2 B, 1 + N, D) tokens and (2, B, N, N) partners: the patches' loss and the class tokens'."""
+    """Of (2 B, 1 + N, D) tokens and (2, B, N, N) partners: what patches, late interaction and class tokens lose."""
     first, second = F.normalize(tokens.float(), dim=-1).chunk(2)
     patches = [(first[:, 1:], second[:, 1:]), (second[:, 1:], first[:, 1:])]
     dense = sum(patch_loss(a, b, s, most, generator) for (a, b), s in zip(patches, shares)) / 2
     logits = first[:, 0] @ second[:, 0].T / TEMPERATURE
     target = torch.arange(len(logits))
     whole = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-    return {"patches": dense, "class": whole}  # type: ignore[dict-item]
+    late = sum(late_loss(a, b, most, generator) for a, b in patches) / 2
+    return {"patches": dense, "late": late, "class": whole}  # type: ignore[dict-item]
 
 
 @torch.no_grad()
@@ -270,6 +282,7 @@ def train(
     most: int = 49,
     fresh: int = 4,
     seed: int = 1,
+    weights: Mapping[str, float] = WEIGHTS,
 ) -> None:
     """`batch` pairs a step, windows of `window` patches a side; at most `most` patches of each picture ask;
     `fresh` of the pairs are new."""
@@ -302,7 +315,7 @@ def train(
         losses = loss_of(tokens, shares, most, generator)
         losses["relief"] = relief_loss(head, tokens[:, 1:], ground)
         optim.zero_grad()
-        sum(weight * losses[name] for name, weight in WEIGHTS.items()).backward()  # type: ignore[union-attr]
+        sum(weight * losses[name] for name, weight in weights.items()).backward()  # type: ignore[union-attr]
         common.clip_gradients([model, head])
         optim.step()
         run.mean.add(**{key: value.detach() for key, value in losses.items()})
