@@ -54,16 +54,18 @@ def measure(
     On a GPU each kernel is measured in Triton, too; a `TokenPruneError` says why where Triton does not run.
     """
     chosen = [c for c in calls(dtype, device, scale) if not only or c.kernel in only]
-    rows: list[KernelRow] = []
+    timed: list[tuple[Call, str, float]] = []
     with quiet(1):
-        ceiling = ceilings(device, dtype, scale)
+        before = ceilings(device, dtype, scale)
         for done, call in enumerate(chosen):
             if tick is not None:
                 tick(done, len(chosen), call.kernel)
             for backend in ("torch", "triton") if device == "cuda" else ("torch",):
                 with kernels.backend(backend):
-                    rows.append(_row(call, backend, count, dtype, device, ceiling))
-    return rows, ceiling
+                    timed.append((call, backend, _seconds(call, count, device)))
+        after = ceilings(device, dtype, scale)  # a busy neighbour may have lowered one of them
+    ceiling = {name: max(speed, after[name]) for name, speed in before.items()}
+    return [_row(call, backend, seconds, dtype, ceiling) for call, backend, seconds in timed], ceiling
 
 
 def ceilings(device: str, dtype: torch.dtype, scale: float = 1.0) -> dict[str, float]:
@@ -135,9 +137,8 @@ def calls(dtype: torch.dtype, device: str, scale: float = 1.0) -> list[Call]:
 
 
 def _row(
-    call: Call, backend: str, count: int, dtype: torch.dtype, device: str, ceiling: dict[str, float]
+    call: Call, backend: str, seconds: float, dtype: torch.dtype, ceiling: dict[str, float]
 ) -> KernelRow:
-    clock, _ = clock_for(torch.device(device))
     given = _tensors(call.arguments)
     with FlopCounterMode(display=False) as flops, kernels.backend("torch"):
         answer = call.function(*call.arguments, **call.named)
@@ -146,6 +147,13 @@ def _row(
     kind = _name(dtype) if any(t.dtype == dtype for t in given) else "float32"
     least = {"bytes": moved / ceiling["bytes"], "flops": work / ceiling[kind]}
     bound = max(least, key=least.__getitem__)
+    shapes = " ".join("x".join(map(str, t.shape)) for t in given[:2])
+    return KernelRow(call.kernel, shapes, kind, backend, seconds, moved, work, least[bound], bound)
+
+
+def _seconds(call: Call, count: int, device: str) -> float:
+    """Median of `count` stretches, each as long as a clock needs."""
+    clock, _ = clock_for(torch.device(device))
 
     def stretch(times: int) -> float:
         start = clock()
@@ -155,9 +163,7 @@ def _row(
 
     stretch(1)
     times = max(1, min(MOST_CALLS, int(LEAST_SECONDS[device] / max(stretch(1), 1e-6))))
-    seconds = statistics.median(stretch(times) for _ in range(count))
-    shapes = " ".join("x".join(map(str, t.shape)) for t in given[:2])
-    return KernelRow(call.kernel, shapes, kind, backend, seconds, moved, work, least[bound], bound)
+    return statistics.median(stretch(times) for _ in range(count))
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:

@@ -22,7 +22,7 @@ from .layout import find_layout
 from .parts import Parts
 from .question import QuestionFinder
 from .record import Prefill
-from .step import Step, layer_index
+from .step import UNSETTLED, Step, layer_index
 from .temperature import wrap_temperature
 from .vision import VisionProbe
 
@@ -217,16 +217,16 @@ class Engine:
                     return None
                 if args and "attention_mask" in kwargs:  # the short way of every decode step, without a call
                     layers = getattr(kwargs.get("past_key_values"), "layers", ())
-                    layer = layers[cache_slot] if cache_slot < len(layers) else None
-                    known = step.settled.get(type(layer))
-                    fits = known is not None and known.map is layer.map and known.mask is mask
+                    slot: Any = layers[cache_slot] if cache_slot < len(layers) else None
+                    known = step.settled.get(type(slot), UNSETTLED)
+                    fits = isinstance(slot, Logical) and known.map is slot.map and known.mask is mask
                     if lender is not None:
                         new = step.entered.get(lender, mask)
                         if new is not None and new.dim() == 4 and new.shape[2] != args[0].shape[1]:
                             new = step.enter_sharing_layer(lender, args[0].shape[1])
-                    elif not isinstance(layer, Logical):
+                    elif not isinstance(slot, Logical):
                         new = step.entered[cache_slot] = mask
-                    elif fits and (known.stored is None or known.stored == layer.stored):
+                    elif fits and (known.stored is None or known.stored == slot.stored):
                         new = step.entered[cache_slot] = known.result
                     else:
                         new = step.enter_layer(kwargs["past_key_values"], cache_slot, mask, args[0].device)

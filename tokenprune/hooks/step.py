@@ -17,10 +17,13 @@ from .masks import causal, remap
 class Settled(NamedTuple):
     """A mask in physical terms, and what it was made of: it serves every layer for which that is the same."""
 
-    map: KeptMap
+    map: KeptMap | None
     stored: int | None  # keys, None for a cache layer that does not count them in numbers
     mask: Any  # as transformers made it
     result: Any
+
+
+UNSETTLED = Settled(None, None, None, None)
 
 
 class Step:
