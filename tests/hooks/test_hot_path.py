@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import StaticCache
 
 import tokenprune
 from tests.tiny.models import FAMILIES
@@ -31,7 +32,7 @@ def _nobody_else_observes():
         _DISPATCHER.users = others
 
 
-def step(model, cache) -> tuple[Counter[str], Counter[str]]:
+def step(model, cache, mask=None) -> tuple[Counter[str], Counter[str]]:
     """One decode step; our functions that ran inside the decoder layers, and those that ran elsewhere, by name."""
     layers = {id(layer) for layer in decoder_layers(model)}
     inside: Counter[str] = Counter()
@@ -45,11 +46,14 @@ def step(model, cache) -> tuple[Counter[str], Counter[str]]:
             caller = caller.f_back
         (once if caller is None else inside)[frame.f_code.co_name] += 1
 
-    token = torch.tensor([[7]])
+    token = torch.tensor([[21]] * (1 if mask is None else len(mask)))
+    places = None if mask is None else mask.sum(1, keepdim=True) - 1  # as `generate` gives them
     before = sys.getprofile()
     sys.setprofile(profile)
     try:
-        model(input_ids=token, past_key_values=cache, use_cache=True)
+        model(
+            input_ids=token, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
+        )
     finally:
         sys.setprofile(before)
     return inside, once
@@ -83,6 +87,34 @@ def test_at_most_two_calls_a_layer_and_step_where_there_is_nothing_to_do(name, m
         inside, once = step(model, cache)
     assert 0 < inside.total() <= 2 * layers, inside
     assert once.total() <= 40, once  # most of them a generator's turns, in what comes before the layers
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
+@pytest.mark.parametrize("kind", ["text", "batch"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "gemma4"])
+def test_padding_and_windows_make_it_no_more(name, kind, static):
+    """Left padding, rows that keep unequal numbers of tokens, sliding layers and layers that share another's keys.
+
+    A mask is made physical once a step, in the first layer of each kind; the other layers find it.
+    """
+    if name not in FAMILIES or (static and name.startswith("gemma")):
+        pytest.skip("static caches with sliding layers are refused")
+    family = FAMILIES[name]
+    model, inputs = family.build(), family.inputs(kind)
+    layers, kinds = decoder_layers(model), 1 if name in ("llava", "qwen2_5_vl") else 2
+    mask = inputs["attention_mask"]
+    cache = StaticCache(model.config.get_text_config(), max_cache_len=mask.shape[1] + 8) if static else None
+    with torch.no_grad(), patch_model(model, "random", keep=0.5):
+        cache = model(**inputs, past_key_values=cache, use_cache=True).past_key_values
+        for _ in range(2):
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            inside, once = step(model, cache, mask)
+    assert inside["before"] == len(layers) and inside["enter_layer"] <= kinds
+    once_a_step = {n: c for n, c in inside.items() if n not in ("before", "update")}
+    assert inside["before"] + inside["update"] <= 2 * len(layers), inside
+    assert sum(once_a_step.values()) <= 24 * kinds, inside  # making the mask of each kind
+    assert kind == "text" or inside["enter_layer"] == kinds
+    assert once.total() <= 80, once
 
 
 def test_every_call_is_seen():

@@ -46,7 +46,7 @@ def time_generation(
     """Time one greedy `generate` of exactly `tokens` new tokens; end tokens are ignored."""
     clock, _ = clock_for(model.device, torch.get_num_threads())
     stamps = _Stamps(clock)
-    with _watched(tower, clock) as spent:
+    with watched(tower, clock) as spent:
         start = clock()
         model.generate(
             **inputs, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, streamer=stamps
@@ -57,7 +57,7 @@ def time_generation(
 
 
 @contextlib.contextmanager
-def _watched(module: nn.Module | None, clock: Callable[[], float]) -> Iterator[list[float]]:
+def watched(module: nn.Module | None, clock: Callable[[], float]) -> Iterator[list[float]]:
     """Collects the seconds of every call of `module` inside the block."""
     spent: list[float] = []
     if module is None:

@@ -96,6 +96,57 @@ class Cell:
     note: str = ""  # why it was left out
 
 
+@dataclass(frozen=True)
+class ModelRow:
+    """One method on one model of real size. Shares are of the time to the first token; bytes and FLOPs a prompt's."""
+
+    model: str
+    method: str
+    keep: float | None
+    layers: int  # decoder layers measured
+    of_layers: int  # that the checkpoint has
+    tower_layers: int
+    dtype: str
+    visual: int
+    text: int
+    kept: int = 0  # visual tokens
+    equivalent: float | None = None  # of them, mean over layers
+    # Times as a share of the unpatched model's beside them: "first" token, "prompt" (first without the tower),
+    # each "token" after the first.
+    ratios: dict[str, Ratio] = field(default_factory=dict)
+    # The same of a free choice of as many tokens, where that is defined.
+    ideal: dict[str, Ratio] = field(default_factory=dict)
+    tower: float = 0.0  # share
+    scoring: float = 0.0  # share of the methods' `select`
+    flops: float = 0.0  # of the language model
+    flops_unpruned: float = 0.0
+    kv_bytes: int = 0
+    kv_bytes_unpruned: int = 0
+    peak_bytes: int = 0  # above the weights
+    peak_bytes_unpruned: int = 0
+    note: str = ""  # why it was not measured
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """One kernel against what the machine can do, measured on the spot."""
+
+    kernel: str
+    shapes: str
+    dtype: str
+    backend: str  # "torch" or "triton"
+    seconds: float
+    bytes: int  # arguments read once, answers written once
+    flops: int  # matrix products of the reference
+    least_seconds: float  # at the ceilings
+    bound: str  # by "bytes" or "flops"
+
+    @property
+    def share(self) -> float:
+        """Of the ceiling."""
+        return self.least_seconds / self.seconds
+
+
 @dataclass
 class BenchResult:
     """Everything a bench found."""
@@ -106,6 +157,10 @@ class BenchResult:
     sizes: dict[str, str]  # name -> what it is
     lines: list[Line] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)  # of the sizes that are a grid
+    models: list[ModelRow] = field(default_factory=list)
+    kernels: list[KernelRow] = field(default_factory=list)
+    # What the kernels are held against: bytes a second, and FLOPs a second of each dtype.
+    ceilings: dict[str, float] = field(default_factory=dict)
 
     @property
     def missed(self) -> list[Line]:
@@ -121,4 +176,7 @@ class BenchResult:
             "sizes": self.sizes,
             "lines": [{**dataclasses.asdict(line), "verdict": line.verdict.value} for line in self.lines],
             "cells": [dataclasses.asdict(cell) for cell in self.cells],
+            "models": [dataclasses.asdict(row) for row in self.models],
+            "ceilings": self.ceilings,
+            "kernels": [{**dataclasses.asdict(row), "share": row.share} for row in self.kernels],
         }

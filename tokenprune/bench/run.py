@@ -5,12 +5,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
-from . import decode, entropy, fixation, fixation_grid, prefill, progressive, tower
+import torch
+
+from . import decode, entropy, fixation, fixation_grid, models, prefill, progressive, roofline, tower
+from .architectures import ARCHITECTURES, architecture
 from .machine import machine, versions
 from .result import BenchResult
 from .sizes import SIZES, Size, size
-from .timer import CLOCK, keep_freed_memory, system_seconds
+from .timer import clock_for, keep_freed_memory, system_seconds
 
 KINDS = {
     "prefill": prefill.measure,
@@ -44,21 +48,17 @@ def bench(
     if lengths or batches:
         grid = {k: tuple(v) for k, v in (("lengths", lengths), ("batches", batches)) if v}
         chosen = [replace(s, **grid) if s.lengths else s for s in chosen]
-    memory = keep_freed_memory()
-    result = BenchResult(
-        versions=versions(),
-        machine={**machine(), "threads": 1},
-        protocol={
-            "clock": CLOCK,
+    result = _empty(
+        "cpu",
+        quick,
+        {
             "order": "every variant once a round, in an order drawn anew each round; ratios inside a round",
             "order of grids": "each variant against the dense path, A B B A; ratios of neighbours",
-            "memory": memory,
-            "quick": quick,
             "rounds": {},
             "system_seconds": {},
         },
-        sizes={s.name: s.describe() for s in chosen},
     )
+    result.sizes = {s.name: s.describe() for s in chosen}
     for one in chosen:
         count = pairs or (one.quick if quick else one.rounds)
         before = system_seconds()
@@ -70,3 +70,55 @@ def bench(
         result.protocol["system_seconds"][one.name] = round(system_seconds() - before, 3)
         gc.collect()  # the last size's weights
     return result
+
+
+def bench_models(
+    names: Sequence[str] = (),
+    *,
+    quick: bool = False,
+    pairs: int | None = None,
+    device: str = "cpu",
+    tick: Callable[[int, int, str], None] | None = None,
+    **options: Any,
+) -> BenchResult:
+    """Measure architectures of real size, all of the table where none is named; `options` of `models.measure`.
+
+    `pairs` A B pairs a method, rounded up to whole A B B A.
+    """
+    chosen = [architecture(name) for name in names] or list(ARCHITECTURES.values())
+    quads = -(-(pairs or (2 if quick else 6)) // 2)
+    result = _empty(
+        device, quick, {"order": "A B B A, A = unpatched; ratios of neighbours", "pairs": 2 * quads}
+    )
+    for one in chosen:
+        result.models += models.measure(one, quads, device=device, tick=tick, **options)
+        gc.collect()
+    return result
+
+
+def bench_kernels(
+    *,
+    quick: bool = False,
+    pairs: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    tick: Callable[[int, int, str], None] | None = None,
+    **options: Any,
+) -> BenchResult:
+    """Measure every kernel beside the machine's ceilings; float32 on a CPU, bfloat16 elsewhere. Medians of `pairs`."""
+    kind = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+    count = pairs or (3 if quick else 15)
+    result = _empty(device, quick, {"stretches": count})
+    result.kernels, result.ceilings = roofline.measure(count, dtype=kind, device=device, tick=tick, **options)
+    return result
+
+
+def _empty(device: str, quick: bool, protocol: dict[str, Any]) -> BenchResult:
+    """A result with what it is measured with, and freed memory kept for the rest of the process."""
+    place = torch.device(device)
+    return BenchResult(
+        versions=versions(),
+        machine={**machine(place), "threads": 1},
+        protocol={"clock": clock_for(place)[1], "memory": keep_freed_memory(), "quick": quick, **protocol},
+        sizes={},
+    )

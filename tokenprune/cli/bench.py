@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from .app import app, console
 
 if TYPE_CHECKING:
     from ..bench.result import BenchResult, Cell, Line
+    from ..bench.tables import Table as Words
 
 HEADS = (
     ("what", False), ("against", False), ("median", True), ("quartiles", True), ("minima", True), ("ms", True),
@@ -38,13 +39,34 @@ def bench(
     batch: list[int] = typer.Option(
         [], "--batch", min=1, help="Batch sizes of fixation-grid; may be repeated."
     ),
+    model: list[str] = typer.Option(
+        [], "--model", help="A real architecture, such as qwen2.5-vl-7b, or `all`; may be repeated."
+    ),
+    kernel: bool = typer.Option(False, "--kernels", help="Every kernel beside this machine's ceilings."),
+    method: list[str] = typer.Option([], "--method", help="With --model: a method; may be repeated."),
+    keep: float = typer.Option(0.25, "--keep", help="With --model: the share of visual tokens that stays."),
+    layers: int = typer.Option(None, "--layers", min=1, help="With --model: decoder layers; all by default."),
+    tower_layers: int = typer.Option(
+        None, "--tower-layers", min=1, help="With --model: layers of the tower."
+    ),
+    side: int = typer.Option(None, "--side", min=1, help="With --model: pixels of the square picture."),
+    dtype: str = typer.Option(
+        None, "--dtype", help="bfloat16, float16 or float32, of --model and --kernels."
+    ),
+    device: str = typer.Option("cpu", "--device", help="cpu or cuda, of --model and --kernels."),
     out: Path = typer.Option(Path("out/bench/bench.json"), "--out", help="Where to write the figures."),
 ) -> None:
-    """Measure what a patch costs: one thread, user CPU time, ratios of interleaved runs.
+    """Measure what a patch costs and saves: one thread, user CPU time, ratios of interleaved runs.
 
-    Needs no weights and no network. `7b2` takes about 2 GB of memory and some minutes; the others less.
-    `fixation-grid` runs only when named: 4 GB, and half an hour for all its cells. So does `retrieval`, an index of
-    50,000 pictures: 2.5 GB of disk, and seconds of wall clock beside user CPU time.
+    Needs no weights and no network. Without --model and --kernels, the price of the hooks at several sizes: `7b2`
+    takes about 2 GB of memory and some minutes; the others less. `fixation-grid` runs only when named: 4 GB, and half
+    an hour for all its cells. So does `retrieval`, an index of 50,000 pictures: 2.5 GB of disk, and seconds of wall
+    clock beside user CPU time.
+
+    `--model llava-1.5-7b --layers 2` builds that architecture at its real width, vocabulary and picture with random
+    weights and measures time to the first token, each token after it, KV cache, peak memory and what choosing takes,
+    beside the ideal; a layer of a 7B model takes 0.4 GB, its vocabulary up to 2.2. Tables in Markdown and, with
+    matplotlib, plots are written beside the JSON.
     """
     if only == ["retrieval"]:
         from ..bench import retrieval
@@ -56,18 +78,80 @@ def bench(
 
     hush()
     with progress("measuring") as tick:
-        result = run(only, quick=quick, pairs=pairs, lengths=length, batches=batch, tick=tick)
+        if model or kernel:
+            if only:
+                raise InputError("--only names sizes, --model architectures: one of them, please")
+            asked = {"methods": tuple(method)} if method else {}
+            shape = {"keep": keep, "layers": layers, "tower_layers": tower_layers, "side": side, **asked}
+            common = {
+                "quick": quick,
+                "pairs": pairs,
+                "device": _device(device),
+                "tick": tick,
+                **_dtype(dtype),
+            }
+            result = real(model, kernel, shape, common)
+        else:
+            result = run(only, quick=quick, pairs=pairs, lengths=length, batches=batch, tick=tick)
+    written = write_bench(result, out)
+    print_bench(result, console())
+    console().print(f"wrote {', '.join(map(str, written))}", style="dim", markup=False, soft_wrap=True)
+
+
+def real(names: list[str], kernel: bool, shape: dict[str, Any], common: dict[str, Any]) -> BenchResult:
+    """Architectures, kernels, or both in one result."""
+    from ..bench.run import bench_kernels, bench_models
+
+    if not names:
+        return bench_kernels(**common)
+    result = bench_models([] if "all" in names else names, **shape, **common)
+    if kernel:
+        found = bench_kernels(**common)
+        result.kernels, result.ceilings = found.kernels, found.ceilings
+        result.protocol |= found.protocol
+    return result
+
+
+def write_bench(result: BenchResult, out: Path) -> list[Path]:
+    """The figures as JSON, and tables and plots beside them."""
+    from ..bench.plots import write_plots
+    from ..bench.tables import markdown
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        page = out.with_suffix(".md")
+        page.write_text(markdown(result), encoding="utf-8")
+        return [out, page, *write_plots(result, out.parent, f"{out.stem}-")]
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
-    print_bench(result, console())
-    console().print(f"wrote {out}", style="dim", markup=False, soft_wrap=True)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        raise InputError(
+            f"--device {name}: {'cpu or cuda' if name != 'cuda' else 'torch sees no CUDA device'}"
+        )
+    return name
+
+
+def _dtype(name: str | None) -> dict[str, Any]:
+    import torch
+
+    known = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    if name is None:
+        return {}
+    if name not in known:
+        raise InputError(f"--dtype {name}: one of {', '.join(known)}")
+    return {"dtype": known[name]}
 
 
 def print_bench(result: BenchResult, screen: Console) -> None:
-    """One table; goals met in green, missed in red."""
+    """A table for each size; goals met in green, missed in red. Then those of models and of kernels."""
+    from ..bench.tables import of_kernels, of_model
+
     for name, what in result.sizes.items():
         screen.print(f"\n[bold]{name}[/]  [dim]{what}[/]")
         cells = [cell for cell in result.cells if cell.size == name]
@@ -82,6 +166,10 @@ def print_bench(result: BenchResult, screen: Console) -> None:
                 colour = COLOURS.get(line.verdict.name, "yellow")
                 table.add_row(line.what, line.base, *_figures(line), f"[{colour}]{line.verdict.value}[/]")
         screen.print(table)
+    for name in dict.fromkeys(row.model for row in result.models):
+        print_table(of_model([row for row in result.models if row.model == name]), screen)
+    if result.kernels:
+        print_table(of_kernels(result.kernels, result.ceilings), screen)
     screen.print()
     screen.print(
         f"{result.machine['cpu']}, {result.machine['threads']} thread, {result.protocol['clock']}; "
@@ -92,6 +180,19 @@ def print_bench(result: BenchResult, screen: Console) -> None:
     for row in (*result.lines, *result.cells):
         if row.note:
             screen.print(f"{row.size}: {row.note}", style="yellow", markup=False)
+
+
+def print_table(found: Words, screen: Console) -> None:
+    """A table of words, with its caption."""
+    screen.print(f"\n[bold]{found.title}[/]")
+    table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for place, head in enumerate(found.heads):
+        table.add_column(head, justify="left" if place < found.words else "right")
+    for row in found.rows:
+        table.add_row(*row)
+    screen.print(table)
+    for line in (found.caption, *found.notes):
+        screen.print(line, style="dim", markup=False)
 
 
 def print_cells(cells: list[Cell], screen: Console) -> None:

@@ -7,7 +7,7 @@ agree although layers differ in length. The state of a conversation lives here, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import LongTensor, Tensor
@@ -84,8 +84,11 @@ class KeptMap:
         return self._derived[1]
 
 
-class _Logical:
-    """What all kinds share. `map` is the history up to the last cut; `pending` the cut under way."""
+class Logical:
+    """What all kinds share. `map` is the history up to the last cut; `pending` the cut under way.
+
+    `update` runs in every layer and step, so it does what `_advance` does where there is no cut, without a call.
+    """
 
     _layer_type = None  # else transformers would register this class for every new cache
 
@@ -93,15 +96,11 @@ class _Logical:
     owner: Any  # the engine; a pruned cache outside its patch is an error, not a wrong answer
     pending: tuple[KeptMap, int] | None  # (map after this forward, logical tokens of this forward)
     stored: int  # keys seen since the start, trimmed ones included
+    counts: ClassVar[bool] = True  # `stored` is a number
 
     def begin(self, stored: int, history: KeptMap, owner: Any) -> None:
         """What a layer that was plain so far, with `stored` keys, has to know from now on."""
         self.stored, self.map, self.owner, self.pending = stored, history, owner, None
-
-    @property
-    def mark(self) -> int | None:
-        """With `map`, what the columns of this layer's masks depend on."""
-        return self.stored
 
     def _advance(self, new: int) -> int:
         """Count `new` physical keys; return how many logical tokens they stand for."""
@@ -149,13 +148,13 @@ class _Logical:
         self.map, self.stored, self.pending = KeptMap(empty, 0, False), 0, None
 
 
-class LogicalLayer(_Logical, DynamicLayer):
+class LogicalLayer(Logical, DynamicLayer):
     """Full attention."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        if self.pending is None and self.owner.busy:  # as `_advance`, without a call: every layer, every step
+        if self.pending is None and self.owner.busy:
             self.stored += key_states.shape[-2]
         else:
             self._advance(key_states.shape[-2])
@@ -173,7 +172,7 @@ class LogicalLayer(_Logical, DynamicLayer):
         self.stored -= abs(tokens_to_remove)
 
 
-class LogicalSlidingLayer(_Logical, DynamicSlidingWindowLayer):
+class LogicalSlidingLayer(Logical, DynamicSlidingWindowLayer):
     """Sliding window. `cumulative_length` is logical, so the inherited answers are.
 
     The last window - 1 physical keys hold all that the last window - 1 logical tokens left; what is older is masked.
@@ -182,8 +181,11 @@ class LogicalSlidingLayer(_Logical, DynamicSlidingWindowLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        before = self.cumulative_length
-        logical = self._advance(key_states.shape[-2])
+        before, logical = self.cumulative_length, key_states.shape[-2]
+        if self.pending is None and self.owner.busy:
+            self.stored += logical
+        else:
+            logical = self._advance(logical)
         states = super().update(key_states, value_states, *args, **kwargs)
         self.cumulative_length = before + logical
         return states
@@ -198,21 +200,19 @@ class LogicalSlidingLayer(_Logical, DynamicSlidingWindowLayer):
         self.stored -= abs(tokens_to_remove)
 
 
-class LogicalStaticLayer(_Logical, StaticLayer):
+class LogicalStaticLayer(Logical, StaticLayer):
     """Full attention in buffers of fixed size, for compiled decoding.
 
     `cumulative_length` is physical and a tensor: nothing here may change from step to step but tensors, else each
     step would be compiled anew. The buffers keep their size; shorter ones need a smaller `max_cache_len`.
     """
 
+    counts = False
+
     @property
     def stored(self) -> Any:  # type: ignore[override]
         """Physical keys, a tensor once there are any."""
         return self.cumulative_length if self.is_initialized else 0
-
-    @property
-    def mark(self) -> None:
-        return None
 
     @property
     def reach(self) -> int:
@@ -231,7 +231,8 @@ class LogicalStaticLayer(_Logical, StaticLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        self._advance(key_states.shape[-2])
+        if self.pending is not None or not self.owner.busy:
+            self._advance(key_states.shape[-2])
         return super().update(key_states, value_states, *args, **kwargs)
 
     def get_seq_length(self) -> Any:
@@ -252,7 +253,7 @@ _LOGICAL = {
 
 def is_logical(layer: Any) -> bool:
     """The layer holds a pruned history."""
-    return isinstance(layer, _Logical)
+    return isinstance(layer, Logical)
 
 
 def has_keys(layer: Any) -> bool:

@@ -162,9 +162,13 @@ class Watched:
         if index is not None:
             alive = index >= 0
             valid = alive if valid is None else valid.gather(1, index.clamp(min=0)) & alive
+        mask = self.mask[..., : self.key.shape[2]] if isinstance(self.mask, Tensor) else None
+        told = mask is not None and mask.dim() == 4  # by a mask that has everything in it
+        causal = not told and self.query.shape[2] > 1 and self._causal
         seen = column_attention(
-            self.query, self.key, self.scaling, self.allowed, valid, self.kwargs.get("softcap")
-        )
+            self.query, self.key, self.scaling, mask, causal=causal, window=self.kwargs.get("sliding_window"),
+            valid=valid, softcap=self.kwargs.get("softcap"),
+        )  # fmt: skip
         return seen[:, self._past :]
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import PatchError
 from . import cuts
-from .cache import is_logical, owner_of
+from .cache import Logical, is_logical, owner_of
 from .cuts import Chooser, Fate
 from .decoder import LAYER_FIELDS, TEXT_FIELDS, DecoderProbe, Places
 from .deepstack import wrap_deepstack
@@ -22,7 +22,7 @@ from .layout import find_layout
 from .parts import Parts
 from .question import QuestionFinder
 from .record import Prefill
-from .step import Step, layer_index
+from .step import UNSETTLED, Step, layer_index
 from .temperature import wrap_temperature
 from .vision import VisionProbe
 
@@ -207,7 +207,7 @@ class Engine:
 
     def _layer_hook(self, place: int, cache_slot: int) -> Callable[..., Any]:
         cuts_here = place == 0 or place in self.plan
-        stateful, sharing = place in self.parts.states, place in self.parts.lenders
+        stateful, lender = place in self.parts.states, self.parts.lenders.get(place)
 
         def before(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             step = self.step
@@ -217,9 +217,21 @@ class Engine:
                 mask = kwargs.get("attention_mask")
                 if stateful or (mask is None and not step.filler_past):
                     return None
-                if args and "attention_mask" in kwargs and not sharing:  # the short way of every decode step
-                    cache = kwargs.get("past_key_values")
-                    new = step.enter_layer(cache, cache_slot, mask, args[0].device)
+                if args and "attention_mask" in kwargs:  # the short way of every decode step, without a call
+                    layers = getattr(kwargs.get("past_key_values"), "layers", ())
+                    slot: Any = layers[cache_slot] if cache_slot < len(layers) else None
+                    known = step.settled.get(type(slot), UNSETTLED)
+                    fits = isinstance(slot, Logical) and known.map is slot.map and known.mask is mask
+                    if lender is not None:
+                        new = step.entered.get(lender, mask)
+                        if new is not None and new.dim() == 4 and new.shape[2] != args[0].shape[1]:
+                            new = step.enter_sharing_layer(lender, args[0].shape[1])
+                    elif not isinstance(slot, Logical):
+                        new = step.entered[cache_slot] = mask
+                    elif fits and (known.stored is None or known.stored == slot.stored):
+                        new = step.entered[cache_slot] = known.result
+                    else:
+                        new = step.enter_layer(kwargs["past_key_values"], cache_slot, mask, args[0].device)
                     return None if new is mask else (args, {**kwargs, "attention_mask": new})
             elif cuts_here:
                 args, kwargs = self._cut(place, args, kwargs, step)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import LongTensor, Tensor, nn
 
 from ..errors import PatchError
-from .cache import FILLER, KeptMap, LogicalLayer, LogicalStaticLayer, cache_layer, is_logical, make_logical
+from .cache import FILLER, KeptMap, Logical, LogicalStaticLayer, cache_layer, is_logical, make_logical
 from .layout import Layout
 from .masks import causal, remap
+
+
+class Settled(NamedTuple):
+    """A mask in physical terms, and what it was made of: it serves every layer for which that is the same."""
+
+    map: KeptMap | None
+    stored: int | None  # keys, None for a cache layer that does not count them in numbers
+    mask: Any  # as transformers made it
+    result: Any
+
+
+UNSETTLED = Settled(None, None, None, None)
 
 
 class Step:
@@ -33,11 +45,9 @@ class Step:
             Callable[[Tensor, Tensor], Tensor]
         ] = []  # (features, visual mask) -> features, DeepStack
         self._gathered: dict[Any, tuple[Any, Any]] = {}
-        self._latest: tuple[Any, ...] | None = (
-            None  # (map, stored, mask, its physical form) of the layer before
-        )
+        self.settled: dict[type, Settled] = {}  # by kind of cache layer; a layer's hook looks here first
         self._maps: dict[Any, tuple[Any, ...]] = {}
-        self._entered: dict[int, Any] = {}  # cache slot -> the mask of the layer that wrote there
+        self.entered: dict[int, Any] = {}  # cache slot -> the mask of the layer that wrote there
 
     @property
     def physical(self) -> int:
@@ -159,24 +169,21 @@ class Step:
 
     def enter_sharing_layer(self, lender: int, rows: int) -> Any:
         """The mask of a layer that reads the keys of cache slot `lender`, for the last `rows` tokens alive."""
-        mask = self._entered[lender]
+        mask = self.entered[lender]
         return mask if mask is None or mask.dim() == 2 else mask[:, :, -rows:]
 
     def enter_layer(self, cache: Any, index: int, mask: Any, device: torch.device) -> Any:
         """Prepare the cache layer for what this layer will store and return the mask in physical terms."""
-        self._entered[index] = result = self._enter(cache, index, mask, device)
+        self.entered[index] = result = self._enter(cache, index, mask, device)
         return result
 
     def _enter(self, cache: Any, index: int, mask: Any, device: torch.device) -> Any:
         layer = None if cache is None else cache_layer(cache, index)
-        if self.index is None and isinstance(layer, (LogicalLayer, LogicalStaticLayer)):
-            known = self._latest  # decode: layers of one history share one mask
-            if known is not None and known[0] is layer.map and known[1] == layer.mark and known[2] is mask:
-                return known[3]
-            result = self._physical_mask(cache, index, layer, mask, device)
-            self._latest = (layer.map, layer.mark, mask, result)
-            return result
-        return self._physical_mask(cache, index, layer, mask, device)
+        result = self._physical_mask(cache, index, layer, mask, device)
+        if self.index is None and isinstance(layer, Logical):  # decode: layers of one history share one mask
+            stored = layer.stored if layer.counts else None
+            self.settled[type(layer)] = Settled(layer.map, stored, mask, result)
+        return result
 
     def _physical_mask(self, cache: Any, index: int, layer: Any, mask: Any, device: torch.device) -> Any:
         if self.index is not None and layer is not None and hasattr(layer, "get_mask_sizes"):

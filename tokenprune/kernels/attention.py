@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -36,7 +34,7 @@ def row_attention(query: Tensor, key: Tensor, scaling: float, mask: Tensor | Non
     return logits.softmax(-1).flatten(1, 2)[:, :, 0]
 
 
-@with_triton("attention")
+@with_triton("columns")
 def received_attention(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
     """Attention each key receives, mean over queries and heads: (B, H, Q, d), (B, Hkv, K, d) -> (B, K), float32.
 
@@ -77,33 +75,53 @@ def query_attention(
     return torch.cat(rows, dim=1)
 
 
+@with_triton("columns")
 def column_attention(
     query: Tensor,
     key: Tensor,
     scaling: float,
-    allowed: Callable[[Tensor], Tensor | None],
+    mask: Tensor | None = None,
+    *,
+    causal: bool = False,
+    window: int | None = None,
     valid: Tensor | None = None,
     softcap: float | None = None,
 ) -> Tensor:
     """What each key receives, mean over heads and `valid` (B, Q) queries: (B, H, Q, d), (B, Hkv, K, d) -> (B, K).
 
-    `allowed` gives the mask of queries (B, q) by their place, so that no Q x K one is needed; in blocks of 64 MiB.
-    Queries that may look at nothing, as padding does, do not count either.
+    mask: boolean or additive, (B or 1, heads or 1, Q, K), or the keys (B, K) that are no padding. causal: queries are
+    the last Q of the K tokens and look back, `window` tokens with their own or as far as there are any. Neither a
+    Q x K matrix nor a mask of that size is made; queries come in blocks of 64 MiB. Queries that may look at nothing,
+    as padding does, do not count.
     """
     batch, heads, queries, _ = query.shape
     keys = key.shape[2]
     step = max(1, BLOCK_BYTES // (4 * batch * heads * keys))
     total = torch.zeros(batch, keys, dtype=torch.float32, device=key.device)
     count = torch.zeros(batch, 1, dtype=torch.float32, device=key.device)
-    places = torch.arange(queries, device=query.device).expand(batch, -1)
+    if mask is not None and mask.dim() == 2:
+        mask = mask.bool()[:, None, None].expand(-1, 1, queries, -1)
     for start in range(0, queries, step):
         part = slice(start, start + step)
-        rows = _weights(query[:, :, part], key, scaling, allowed(places[:, part]), softcap).mean(dim=(1, 2))
+        shut = None if mask is None else mask[:, :, part]
+        if causal:
+            places = torch.arange(keys - queries, keys, device=query.device)[part]
+            shut = _looking_back(places, keys, window, shut)
+        rows = _weights(query[:, :, part], key, scaling, shut, softcap).mean(dim=(1, 2))
         if valid is not None:
             rows = rows * valid[:, part, None]
         total += rows.sum(1)
         count += (rows.sum(-1) > 0).sum(1, keepdim=True)
     return total / count.clamp(min=1)
+
+
+def _looking_back(places: Tensor, keys: int, window: int | None, mask: Tensor | None) -> Tensor:
+    """`mask` of the queries at `places` among `keys` tokens without what is behind them or before their window."""
+    age = places[:, None] - torch.arange(keys, device=places.device)
+    seen = (age >= 0) & (age < window) if window else age >= 0
+    if mask is None:
+        return seen[None, None]
+    return mask & seen if mask.dtype == torch.bool else mask.masked_fill(~seen, float("-inf"))
 
 
 def _weights(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None, softcap: float | None) -> Tensor:

@@ -21,10 +21,11 @@ class Draw(Protocol):
 
 
 class Call(NamedTuple):
-    """`function(*arguments())`; arguments are made anew each time, as some kernels write to them."""
+    """`function(*arguments(dtype), **named)`; arguments are made anew each time, as some kernels write to them."""
 
     function: Any
     arguments: Callable[[torch.dtype], tuple[Any, ...]]
+    named: dict[str, Any] = {}  # never written to
 
 
 CASES: dict[str, Callable[[Draw, str], Call]] = {}
@@ -199,6 +200,23 @@ def row_attention(draw: Draw, device: str) -> Call:
 def received_attention(draw: Draw, device: str) -> Call:
     q, k, mask, scaling = heads(draw, device, draw.size(1, 90))
     return Call(attention.received_attention, lambda dtype: (q.to(dtype), k.to(dtype), scaling, mask))
+
+
+@case
+def column_attention(draw: Draw, device: str) -> Call:
+    """All that may hide: a mask of any kind with a query that sees nothing, the future, a window, padding queries."""
+    queries = draw.size(1, 90)
+    q, k, mask, scaling = heads(draw, device, queries)
+    b, keys, kind = q.shape[0], k.shape[2], draw.size(0, 3)
+    if kind < 3 and mask is not None:
+        lowest = [-torch.inf, torch.finfo(torch.float32).min][kind % 2]
+        mask[:, :, -1] = False if mask.dtype == torch.bool else lowest
+    elif kind == 3:  # as FlashAttention is told of padding
+        mask = noise(8, b, keys, device=device) > 0
+    causal, window = draw.flag(), draw.size(1, 60) if draw.flag() else None
+    valid = noise(7, b, queries, device=device) > [0.0, 9.0, -9.0][draw.size(0, 2)] if draw.flag() else None
+    more = {"causal": causal, "window": window, "valid": valid, "softcap": 2.0 if draw.flag() else None}
+    return Call(attention.column_attention, lambda dtype: (q.to(dtype), k.to(dtype), scaling, mask), more)
 
 
 @case

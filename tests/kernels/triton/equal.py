@@ -18,8 +18,8 @@ TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
 def check(call: Call, dtype: torch.dtype) -> None:
     """Indices equal, numbers within `TOLERANCE`."""
     function = call.function
-    wanted = function.reference(*map(widened, call.arguments(dtype)))
-    got = version_of(function.home, function.__name__)(*call.arguments(dtype))
+    wanted = function.reference(*map(widened, call.arguments(dtype)), **call.named)
+    got = version_of(function.home, function.__name__)(*call.arguments(dtype), **call.named)
     assert got is not NotImplemented, "this size is covered"
     wanted, got = (x if isinstance(x, tuple) else (x,) for x in (wanted, got))
     assert len(wanted) == len(got)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.methods.make import LAYOUTS, make_tokens
 from tokenprune import kernels
 from tokenprune.kernels.assign import best_match
+from tokenprune.kernels.bipartite import merge_round
 from tokenprune.methods import get_method, list_methods, method_class
 
 from .cases import CASES, HALF, noise
@@ -62,6 +63,30 @@ def test_a_tie_goes_to_the_lower_index():
     assert (where.numpy() == products.argmax(2)).all() and (
         (products == products.max(2, keepdims=True)).sum(2) > 1
     ).any()
+
+
+@pytest.mark.parametrize("n", [2, 75, 134])  # odd and even, one tile and two of each side
+def test_bipartite_matching_merges_the_same(n):
+    """From no pair to every one, of one sort and of two, several images at once."""
+    x = noise(n, 2, n, 20)
+    sort = noise(1, 2, n) > 0.3
+    for r, sorts in ((0, None), (n // 3, sort), (n // 2, None)):
+        with kernels.backend("torch"):
+            wanted = merge_round(x, r, sorts)
+        with kernels.backend("triton"):
+            got = merge_round(x, r, sorts)
+        assert all(torch.equal(a, b) for a, b in zip(wanted, got, strict=True))
+        assert got.source.shape == (2, r)
+
+
+@pytest.mark.parametrize("keep", [0, 40, 90])
+def test_bipartite_deduplication_keeps_the_same(keep):
+    x, order = kernels.unit(noise(4, 2, 100, 12)), noise(5, 2, 100).argsort(1)[:, :90]
+    with kernels.backend("torch"):
+        wanted = kernels.bipartite_dedup(x, order, keep, window=16)
+    with kernels.backend("triton"):
+        got = kernels.bipartite_dedup(x, order, keep, window=16)
+    assert torch.equal(wanted, got) and got.shape == (2, keep)
 
 
 QUICK = {

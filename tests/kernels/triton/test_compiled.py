@@ -80,9 +80,9 @@ def launches(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [(n, torch.bfloat16 if n in HALF else torch.float32) for n in CASES if n not in SAME]
-    + [(n, torch.float32) for n in ("received_attention", "sparse_step")],
+    + [(n, torch.float32) for n in ("received_attention", "column_attention", "sparse_step")],
 )
 def test_compiles_for_an_h100(name, dtype, launches):
     call = CASES[name](Large(), "meta")
-    version_of(call.function.home, call.function.__name__)(*call.arguments(dtype))
+    version_of(call.function.home, call.function.__name__)(*call.arguments(dtype), **call.named)
     assert launches

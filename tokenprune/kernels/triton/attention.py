@@ -14,11 +14,18 @@ WIDEST = 256
 
 
 @triton.jit
-def _mask_of(mask, offset, there, KIND: tl.constexpr):
+def mask_of(mask, offset, there, KIND: tl.constexpr):
     """What a block of a mask adds to logits; -inf where it hides."""
     if KIND == 1:
         return tl.where(tl.load(mask + offset, mask=there, other=0) != 0, 0.0, float("-inf"))
     return tl.load(mask + offset, mask=there, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def capped(logits, softcap):
+    """softcap tanh(logits / softcap)."""
+    halved = tl.exp(-2 * tl.abs(logits / softcap))
+    return tl.where(logits < 0, -softcap, softcap) * (1 - halved) / (1 + halved)
 
 
 @triton.jit
@@ -47,12 +54,11 @@ def _logits(
     )
     logits = tl.dot(x, y, input_precision=PRECISION) * scaling
     if CAP:
-        halved = tl.exp(-2 * tl.abs(logits / softcap))
-        logits = tl.where(logits < 0, -softcap, softcap) * (1 - halved) / (1 + halved)
+        logits = capped(logits, softcap)
     there = row[:, None] & column[None, :]
     if KIND > 0:
         shape = batch * m_b + head * m_h + at[:, None] * m_q + n[None, :] * m_k
-        extra = _mask_of(mask, shape, there, KIND)
+        extra = mask_of(mask, shape, there, KIND)
         logits = tl.where(extra <= lowest, float("-inf"), logits + extra)
     tl.store(out + batch * o_b + own[:, None] * o_h + at[:, None] * o_q + n[None, :], logits, mask=there)
 
@@ -100,100 +106,3 @@ def query_attention(
         return NotImplemented
     weights = logits.softmax(-1)
     return (weights if mask is None else weights.nan_to_num(0.0)).mean(1)
-
-
-@triton.jit
-def _normalisers(
-    query, key, mask, out, group, heads, queries, keys, width, scaling,
-    q_b, q_h, q_q, q_d, k_b, k_h, k_n, k_d, m_b, m_h, m_q, m_k,
-    KIND: tl.constexpr, PRECISION: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
-):  # fmt: skip
-    """log of the softmax's denominator of M queries of one head."""
-    batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
-    shared = head // group
-    m, d = tl.program_id(1) * M + tl.arange(0, M), tl.arange(0, D)
-    row = m < queries
-    x = tl.load(
-        query + batch * q_b + head * q_h + m[:, None] * q_q + d[None, :] * q_d,
-        mask=row[:, None] & (d < width)[None, :],
-        other=0.0,
-    )
-    key += batch * k_b + shared * k_h
-    top = tl.full([M], float("-inf"), tl.float32)
-    total = tl.zeros([M], tl.float32)
-    for start in range(0, keys, N):
-        n = start + tl.arange(0, N)
-        y = tl.load(
-            key + n[None, :] * k_n + d[:, None] * k_d,
-            mask=(n < keys)[None, :] & (d < width)[:, None],
-            other=0.0,
-        )
-        logits = tl.dot(x, y, input_precision=PRECISION) * scaling
-        there = row[:, None] & (n < keys)[None, :]
-        if KIND > 0:
-            spot = batch * m_b + shared * m_h + m[:, None] * m_q + n[None, :] * m_k
-            logits += _mask_of(mask, spot, there, KIND)
-        logits = tl.where((n < keys)[None, :], logits, float("-inf"))
-        higher = tl.maximum(top, tl.max(logits, 1))
-        safe = tl.where(higher == float("-inf"), 0.0, higher)
-        total = total * tl.exp(top - safe) + tl.sum(tl.exp(logits - safe[:, None]), 1)
-        top = higher
-    tl.store(out + (batch * heads + head) * queries + m, top + tl.log(total), mask=row)
-
-
-@triton.jit
-def _columns(
-    query, key, mask, normaliser, out, group, heads, queries, keys, width, scaling,
-    q_b, q_h, q_q, q_d, k_b, k_h, k_n, k_d, m_b, m_h, m_q, m_k,
-    KIND: tl.constexpr, PRECISION: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
-):  # fmt: skip
-    """What N keys receive from all queries of one head."""
-    batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
-    shared = head // group
-    n, d = tl.program_id(1) * N + tl.arange(0, N), tl.arange(0, D)
-    y = tl.load(
-        key + batch * k_b + shared * k_h + n[None, :] * k_n + d[:, None] * k_d,
-        mask=(n < keys)[None, :] & (d < width)[:, None],
-        other=0.0,
-    )
-    query += batch * q_b + head * q_h
-    total = tl.zeros([N], tl.float32)
-    for start in range(0, queries, M):
-        m = start + tl.arange(0, M)
-        x = tl.load(
-            query + m[:, None] * q_q + d[None, :] * q_d,
-            mask=(m < queries)[:, None] & (d < width)[None, :],
-            other=0.0,
-        )
-        logits = tl.dot(x, y, input_precision=PRECISION) * scaling
-        there = (m < queries)[:, None] & (n < keys)[None, :]
-        if KIND > 0:
-            spot = batch * m_b + shared * m_h + m[:, None] * m_q + n[None, :] * m_k
-            logits += _mask_of(mask, spot, there, KIND)
-        whole = tl.load(normaliser + (batch * heads + head) * queries + m, mask=m < queries, other=0.0)
-        total += tl.sum(tl.where(there, tl.exp(logits - whole[:, None]), 0.0), 0)
-    tl.store(out + (batch * heads + head) * keys + n, total, mask=n < keys)
-
-
-def received_attention(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
-    """As the reference. Products are made twice, and no block of them leaves the chip."""
-    query, key = alike(query, key)
-    batch, heads, queries, width = query.shape
-    kv_heads, keys = key.shape[1:3]
-    if width > WIDEST:
-        return NotImplemented
-    shut, kind = additive(mask, batch, kv_heads, queries, keys)
-    steps = (0, 0, 0, 0) if shut is None else shut.stride()
-    d = pow2(width, 16)
-    m, n = pow2(min(queries, 64), 16), pow2(min(keys, 64 if d <= 128 else 32), 16)
-    whole = torch.empty(batch, heads, queries, device=query.device)
-    out = torch.empty(batch, heads, keys, device=query.device)
-    strides, fixed = (*query.stride(), *key.stride(), *steps), {"KIND": kind, "PRECISION": FLOAT32.value}
-    sizes = (heads // kv_heads, heads, queries, keys, width, scaling)
-    _normalisers[(batch * heads, cdiv(queries, m))](
-        query, key, shut, whole, *sizes, *strides, **fixed, M=m, N=n, D=d
-    )
-    _columns[(batch * heads, cdiv(keys, n))](
-        query, key, shut, whole, out, *sizes, *strides, **fixed, M=m, N=n, D=d
-    )
-    return out.sum(1) / (queries * heads)
