@@ -61,15 +61,16 @@ def answers(folder: Path, name: str) -> dict[str, Any]:
     return json.loads(place.read_text())
 
 
-class Heard(logging.Handler):
-    """What the plug-in's logger said."""
+class Heard(logging.Filter):
+    """What the plug-in's logger said; no handler, as vLLM takes those off when it sets up its own."""
 
     def __init__(self) -> None:
         super().__init__()
         self.said: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def filter(self, record: logging.LogRecord) -> bool:
         self.said.append(record.getMessage())
+        return True
 
 
 def main(folder: Path) -> None:
@@ -111,7 +112,7 @@ def one(job: dict[str, Any]) -> dict[str, Any]:
 
     faulty.make_known()
     heard = Heard()
-    logging.getLogger("vllm.tokenprune").addHandler(heard)
+    logging.getLogger("vllm.tokenprune").addFilter(heard)
     llm = LLM(
         job["model"],
         dtype="float32",
@@ -129,7 +130,7 @@ def one(job: dict[str, Any]) -> dict[str, Any]:
         calls = [prompts] if name == "together" else [[prompt] for prompt in prompts]
         found = [answer for call in calls for answer in llm.generate(call, sampling, use_tqdm=False)]
         out[name] = [read(answer) for answer in found]
-    logging.getLogger("vllm.tokenprune").removeHandler(heard)
+    logging.getLogger("vllm.tokenprune").removeFilter(heard)
     return {**out, "said": heard.said}
 
 
