@@ -23,7 +23,12 @@ def methods() -> str:
     return "\n".join(lines)
 
 
-SUITES = {"scenes": "drawn scenes", "scenes_qwen": "drawn scenes", "documents": "drawn pages", "clips": "drawn clips"}
+SUITES = {
+    "scenes": "drawn scenes",
+    "scenes_qwen": "drawn scenes",
+    "documents": "drawn pages",
+    "clips": "drawn clips",
+}
 """Files of results/ with a table each in docs/results.md, and what they ask about."""
 SHOWN = (
     ("scenes", 0.25), ("scenes", 0.111), ("documents", 0.25), ("documents", 0.111), ("clips", 0.1), ("clips", 0.05),
@@ -91,7 +96,9 @@ def step() -> str:
     for cell in cells:
         times = [f"{cell[f'{what}_ms']:.3g}" for what in ("dense", "focal", "sparse", "linears")]
         shares = [f"{100 * cell[what][m]:.0f}" for what in ("attention", "step") for m in ("1", "3", "7")]
-        lines.append([str(cell["visual"]), str(cell["batch"]), *times, f"{100 * cell['dense_share']:.0f}", *shares])
+        lines.append(
+            [str(cell["visual"]), str(cell["batch"]), *times, f"{100 * cell['dense_share']:.0f}", *shares]
+        )
     return (
         "## One decode step under `fixation`\n\nOne of 28 layers of a 7B model's size, bfloat16, 300 text keys, 5 % of "
         "the visual keys in sparse layers, one CPU thread, medians of six interleaved pairs on a busy machine; dense "

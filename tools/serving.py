@@ -1,6 +1,7 @@
 """What pruning does for a server: 200 requests at keep 0.25 and at 1.0, side by side, over vLLM's OpenAI API.
 
     .venv-vllm/bin/python tools/serving.py [--requests 200] [--at-once 4] [--out results/serving.json]
+    .venv-vllm/bin/python tools/serving.py --table    # writes the end of docs/serving.md again, from that file
 
 Two servers of the bundled tiny-llava stand on this machine's loopback address and take turns, 25 requests each, so
 that whatever else the machine does falls on both. Every request shows another drawn scene; none is cached.
@@ -30,11 +31,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "tokenprune" / "zoo" / "tiny_llava"
+DOCUMENT = ROOT / "docs" / "serving.md"
+MARK = "<!-- measured: written by tools/serving.py -->\n"
 HOST = "127.0.0.1"
 KEEPS = (0.25, 1.0)
 TURN = 25  # requests a server answers before the other one's turn
-TOKENS = 16
-START_LIMIT, REQUEST_LIMIT, LOAD_LIMIT = 540, 120, 1800  # seconds
+TOKENS, BLOCK = 16, 32  # generated for each request; places of a block of the KV cache
+START_LIMIT, REQUEST_LIMIT, LOAD_LIMIT = 1500, 600, 3600  # seconds
 
 
 def free_port() -> int:
@@ -49,6 +52,7 @@ def environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(START_LIMIT),
         "OMP_NUM_THREADS": "1",
     }
     return {**os.environ, **own, "PYTHONPATH": os.pathsep.join([str(shim), str(ROOT)])}
@@ -59,7 +63,7 @@ def server(model: Path, overrides: dict[str, Any], *options: str, log: Path) -> 
     """vLLM's OpenAI server in processes of its own; yields its address and ends all of them afterwards."""
     port = free_port()
     command = [
-        "nice", "-n", "5", sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", HOST,
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", HOST,
         "--port", str(port), "--model", str(model), "--served-model-name", "tiny", "--dtype", "float32",
         "--max-num-seqs", "8", "--hf-overrides", json.dumps(overrides), *options,
     ]  # fmt: skip
@@ -189,7 +193,9 @@ def tokens_held(address: str) -> float:
 
 def summary(found: list[dict[str, float]], seconds: float, fullest: float) -> dict[str, Any]:
     ttft = sorted(1000 * answer["ttft"] for answer in found)
-    tokens = [answer["prompt_tokens"] + answer["completion_tokens"] for answer in found]
+    tokens = [
+        answer["prompt_tokens"] + answer["completion_tokens"] - 1 for answer in found
+    ]  # not the last one
     return {
         "requests": len(found),
         "prompt_tokens": {"sum": sum(a["prompt_tokens"] for a in found),
@@ -202,17 +208,67 @@ def summary(found: list[dict[str, float]], seconds: float, fullest: float) -> di
     }  # fmt: skip
 
 
+def measured(result: dict[str, Any]) -> str:
+    """The table of docs/serving.md."""
+    settings, where, rows = result["settings"], result["machine"], result["rows"]
+    lines: list[tuple[str, Any]] = [
+        ("prompt tokens of a request, mean", lambda r: r["prompt_tokens"]["mean"]),
+        ("tokens written to the KV cache, all requests", lambda r: f"{r['kv_tokens']['written']:,}"),
+        (
+            f"KV cache at its fullest, in tokens (blocks of {settings['block']})",
+            lambda r: r["kv_tokens"]["fullest"],
+        ),
+        ("time to first token, median ms", lambda r: r["ttft_ms"]["median"]),
+        ("time to first token, 95th percentile ms", lambda r: r["ttft_ms"]["p95"]),
+        ("whole answer, median ms", lambda r: r["latency_ms"]["median"]),
+        ("requests a second", lambda r: r["requests_per_second"]),
+    ]
+    head = "| | " + " | ".join(f"keep {row['keep']}" for row in rows) + " |\n| --- |" + " ---: |" * len(rows)
+    body = "\n".join(f"| {name} | " + " | ".join(str(of(row)) for row in rows) + " |" for name, of in lines)
+    load = result["load_1min"]
+    return (
+        f"## Under load\n\n`{result['model']}` with `{result['method']}` behind the OpenAI server, float32 on "
+        f"{where['cores']} cores; {rows[0]['requests']} requests for {settings['new_tokens']} tokens each, every one "
+        f"with another drawn scene, {settings['at_once']} at once; two servers took turns of {settings['turn']} "
+        f"requests, prefix cache off. Other work ran on the machine (load {min(load)} to {max(load)}), on both "
+        "alike: read the ratios. Repeat with `.venv-vllm/bin/python tools/serving.py`.\n\n"
+        + f"{head}\n{body}\n"
+    )
+
+
+def write_table(result: dict[str, Any]) -> None:
+    before = DOCUMENT.read_text().split(MARK)[0]
+    DOCUMENT.write_text(before + MARK + "\n" + measured(result))
+
+
+def about(args: argparse.Namespace) -> dict[str, Any]:
+    """What was run, and where."""
+    from importlib.metadata import version
+
+    from tokenprune.bench.machine import machine, versions
+
+    return {
+        "schema": "tokenprune.serving/1",
+        "model": "tiny-llava",
+        "method": args.method,
+        "settings": {"at_once": args.at_once, "new_tokens": TOKENS, "turn": TURN, "block": BLOCK, "dtype": "float32",
+                     "prefix_cache": False, "enforce_eager": True},
+        "machine": machine(),
+        "versions": {**versions(), "vllm-cpu": version("vllm-cpu")},
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=4)
     parser.add_argument("--method", default="divprune")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "serving.json")
+    parser.add_argument("--table", action="store_true", help="write the table only, from what was measured")
     args = parser.parse_args()
-    from importlib.metadata import version
-
-    from tokenprune.bench.machine import machine, versions
-
+    if args.table:
+        write_table(json.loads(args.out.read_text()))
+        return
     bodies, load = requests(args.requests), [os.getloadavg()]
     logs = ROOT / "out" / "serving"
     logs.mkdir(parents=True, exist_ok=True)
@@ -222,7 +278,8 @@ def main() -> None:
         for keep in KEEPS:
             overrides = {"architectures": ["TokenPruneLlavaForConditionalGeneration"],
                          "tokenprune": {"method": args.method, "keep": keep}}  # fmt: skip
-            options = ("--max-model-len", "512", "--enforce-eager", "--no-enable-prefix-caching")
+            options = ("--max-model-len", "512", "--enforce-eager", "--no-enable-prefix-caching",
+                       "--block-size", str(BLOCK))  # fmt: skip
             log = logs / f"{keep}.log"
             addresses[keep] = stack.enter_context(server(MODEL, overrides, *options, log=log))
             asyncio.run(turn(addresses[keep], requests(args.requests + 4)[-4:], args.at_once))  # warm
@@ -234,21 +291,12 @@ def main() -> None:
                 before = totals[keep]
                 totals[keep] = ([*before[0], *found], before[1] + seconds, max(before[2], fullest))
             load.append(os.getloadavg())
-            print(
-                f"{begin + TURN} of {len(bodies)}", {k: round(v[1], 1) for k, v in totals.items()}, flush=True
-            )
-    result = {
-        "schema": "tokenprune.serving/1",
-        "model": "tiny-llava",
-        "method": args.method,
-        "settings": {"at_once": args.at_once, "new_tokens": TOKENS, "turn": TURN, "dtype": "float32",
-                     "prefix_cache": False, "enforce_eager": True},
-        "machine": {**machine(), "load_1min": [round(one, 1) for one, _, _ in load]},
-        "versions": {**versions(), "vllm-cpu": version("vllm-cpu")},
-        "rows": [{"keep": keep, **summary(*totals[keep])} for keep in KEEPS],
-    }  # fmt: skip
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["rows"], indent=1))
+            rows = [{"keep": keep, **summary(*totals[keep])} for keep in KEEPS]
+            result = {**about(args), "load_1min": [round(one, 1) for one, _, _ in load], "rows": rows}
+            # after each turn, so that an interruption leaves what was measured
+            args.out.write_text(json.dumps(result, indent=1) + "\n")
+            print(begin + TURN, "of", len(bodies), {k: round(v[1], 1) for k, v in totals.items()}, flush=True)
+    write_table(result)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.compare.checkpoints import BUILDERS
+from tests.compare.checkpoints import BUILDERS, HALF
 from tests.tiny.base import rescale
 from tests.tiny.models import FAMILIES
 
@@ -28,8 +28,20 @@ def build(name: str, seed: int = 0) -> Any:
     return rescale(wider, seed).eval()
 
 
+def processor(name: str) -> Any:
+    """The family's processor; Qwen3-VL's images are normalized like its videos, as in its published checkpoints.
+
+    vLLM normalizes both on the device with the numbers of the images.
+    """
+    out = BUILDERS[name]()
+    if name == "qwen3_vl":
+        for key, values in HALF.items():
+            setattr(out.image_processor, key, values)
+    return out
+
+
 def save(name: str, folder: Path, seed: int = 0) -> Path:
     """Model and processor, as a folder that both libraries open."""
     build(name, seed).save_pretrained(folder)
-    BUILDERS[name]().save_pretrained(folder)
+    processor(name).save_pretrained(folder)
     return folder

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.compare.checkpoints import BUILDERS
 from tests.tiny import reference as masked
 from tokenprune.families.shapes import Shape, grid_shape, joined_shape
 from tokenprune.integrations.vllm.choose import Chooser
 from tokenprune.integrations.vllm.settings import Settings, per_frame
 from tokenprune.methods import get_method
 
+from . import checkpoints
 from .cases import FPS, Case
 
 QWEN_MARKS = {
@@ -52,7 +52,7 @@ class Reference:
 
     def __init__(self, name: str, model: nn.Module, processor: Any = None) -> None:
         self.name, self.model = name, model
-        self.processor = processor or BUILDERS[name]()
+        self.processor = processor or checkpoints.processor(name)
 
     def ids(self, case: Case) -> list[int]:
         """The prompt with one mark a medium, as vLLM is given it."""

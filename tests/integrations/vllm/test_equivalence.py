@@ -23,11 +23,16 @@ from .jobs import EQUAL, MERGED, REFUSED, STEPS, cases_of, expected, reference
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(engine.LIMIT + 600)]
 
 
+def gap_of(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """The largest between the log-probabilities of what each chose."""
+    return max(abs(a - b) for a, b in zip(one["logprobs"], other["logprobs"]))
+
+
 def compare(found: dict[str, Any], wanted: list[dict[str, Any]], names: list[str]) -> None:
     wrong = []
     for name in engine.PASSES:
         for case, got, want in zip(names, found[name], wanted):
-            gap = max(abs(a - b) for a, b in zip(got["logprobs"], want["logprobs"]))
+            gap = gap_of(got, want)
             if got["prompt"] != want["prompt"] or got["tokens"] != want["tokens"] or not gap <= 1e-4:
                 wrong.append(f"{name}, {case}: {got} instead of {want}, gap {gap:.1e}")
     assert not wrong, "\n".join(wrong)
@@ -41,8 +46,8 @@ def test_the_same_answers_as_hugging_face(key, engines):
     cached = sum(answer["cached"] for answer in found["again"])
     assert (cached > 0) == options["enable_prefix_caching"], "the cache was, or was not, at work"
     whole = expected(name, {"method": "uniform", "keep": 1.0})
-    differ = [w["tokens"] != f["tokens"] for w, f in zip(wanted, whole)]
-    assert sum(differ) >= len(differ) // 2, "and pruned prompts are told from whole ones"
+    cases = [(w, f) for w, f, case in zip(wanted, whole, cases_of(name)) if case.media and not case.kwargs]
+    assert all(gap_of(w, f) > 1e-3 for w, f in cases), "and pruned prompts are told from whole ones"
 
 
 @pytest.mark.parametrize(("key", "words"), [
@@ -64,10 +69,8 @@ def test_what_cannot_serve_is_refused_at_start(key, engines):
         engine.answers(engines, f"refused {key}")
 
 
-def test_the_bundled_tiny_qwen_is_not_accepted_by_vllm(engines):
-    with pytest.raises(
-        RuntimeError, match="IndexError|mrope"
-    ):  # its M-RoPE has twelve sections, vLLM knows three
+def test_the_bundled_tiny_qwen_is_refused_at_start(engines):
+    with pytest.raises(RuntimeError, match="has 12 sections"):  # vLLM would fail at the first prompt
         engine.answers(engines, "tiny-qwen, bundled")
 
 

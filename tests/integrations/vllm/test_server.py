@@ -17,7 +17,7 @@ from tools.serving import as_url, chat, server
 
 from .checkpoints import save
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 OVERRIDES = {
     "architectures": ["TokenPruneLlavaForConditionalGeneration"],
@@ -38,7 +38,7 @@ def post(address: str, **more) -> tuple[int, dict]:
         f"{address}/v1/chat/completions", body, {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())

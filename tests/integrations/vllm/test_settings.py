@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenprune.errors import BudgetError, InputError
@@ -109,6 +109,7 @@ def test_the_fingerprint_tells_settings_apart_and_nothing_else():
     )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 64), st.integers(1, 50), st.data())
 def test_frames_share_exactly_and_evenly(t, size, data):
     kept = data.draw(st.integers(1, t * size))
@@ -133,7 +134,7 @@ settings = Settings.read({"method": "divprune", "keep": 0.25})
 assert settings.image.num_kept((1, 24, 24)) == 144 and sum(per_frame((4, 2, 2), 7)) == 7
 assert len(settings.video.fingerprint()) == 16
 """
-    subprocess.run([sys.executable, "-c", code, str(ROOT)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, str(ROOT)], check=True, timeout=600)
 
 
 def test_the_page_about_serving_shows_what_works():

@@ -31,10 +31,21 @@ class Qwen2_5_VLMultiModalProcessor(Pruning, ApartInPrompt, upstream.Qwen2_5_VLM
         return PromptUpdateDetails.from_seq(details.full[:1] * sum(quotas))  # all of it are places
 
 
+class Qwen2_5_VLDummyInputsBuilder(upstream.Qwen2_5_VLDummyInputsBuilder):
+    """vLLM's inputs to warm up with, each in the model's own marks: without any, an image and a video touch."""
+
+    def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
+        processor = self.info.get_hf_processor()
+        tokens = {"image": processor.image_token, "video": processor.video_token}
+        return "".join(
+            f"<|vision_start|>{token}<|vision_end|>" * mm_counts.get(m, 0) for m, token in tokens.items()
+        )
+
+
 @MULTIMODAL_REGISTRY.register_processor(
     Qwen2_5_VLMultiModalProcessor,
     info=upstream.Qwen2_5_VLProcessingInfo,
-    dummy_inputs=upstream.Qwen2_5_VLDummyInputsBuilder,
+    dummy_inputs=Qwen2_5_VLDummyInputsBuilder,
 )
 class Qwen2_5_VLForConditionalGeneration(MRopeChoosing, upstream.Qwen2_5_VLForConditionalGeneration):
     """vLLM's class; the name is its own, as parts of vLLM ask for it."""

@@ -13,6 +13,9 @@ from .settings import EXAMPLE, KEY, MODALITIES, Settings
 GATE = 1e-9
 """A `video_pruning_rate` that opens vLLM's path for pruned M-RoPE models; its own pruning is never asked."""
 
+AXES = 3
+"""Rows of positions that vLLM makes for a prompt with pictures: time, height, width."""
+
 
 def settings_of(hf_config: Any) -> Settings:
     """The settings that `hf_overrides` left on a model's config."""
@@ -39,6 +42,10 @@ def check(vllm_config: Any) -> None:
     if KEY in (mm_config.mm_processor_kwargs or {}):
         raise TokenPruneError(
             "tokenprune: a server's budget goes into --hf-overrides; --mm-processor-kwargs is a request's"
+        )
+    if model_config.uses_mrope and model_config.mrope_num_dims != AXES:
+        raise TokenPruneError(
+            f"tokenprune: this model's M-RoPE has {model_config.mrope_num_dims} sections, vLLM lays out {AXES}"
         )
     if vllm_config.speculative_config is not None:
         raise TokenPruneError(
