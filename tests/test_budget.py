@@ -92,6 +92,13 @@ def test_layers_by_index_and_by_share():
         budget.resolve_layer(10, 32, upper=10)
 
 
+def test_one_token_is_not_all_of_them_however_often_it_was_asked():
+    """1 and 1.0 are equal, and mean a token and the whole."""
+    for first, second in ((1.0, 1), (1, 1.0)):
+        plans = [budget.many_cuts(keep, 40, [1, 3], 8, "after") for keep in (first, second)]
+        assert {keep: plan[3] for keep, plan in zip((type(first), type(second)), plans)} == {float: 40, int: 1}
+
+
 @quick
 @given(shares, st.integers(1, 3000), st.integers(1, 60), st.data())
 def test_one_cut_meets_the_layer_average_or_names_the_floor(keep, n, layers, data):

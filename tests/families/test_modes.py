@@ -189,6 +189,8 @@ def has_static(model, k: int) -> bool:
 def test_a_static_cache_gives_the_same_or_is_refused(name, k, kind):
     family = FAMILIES[name]
     model, inputs = family.build(), family.inputs(kind)
+    if OLD and name == "llama4":
+        pytest.skip("this transformers makes no masks of chunks for static caches, unpatched too")
     options = GREEDY | {"cache_implementation": "static", "disable_compile": True}
     with patch_model(model, METHODS[k](), family.reader):
         if not has_static(model, k):

@@ -22,17 +22,27 @@ quick = settings(max_examples=40, deadline=None, derandomize=True, suppress_heal
 def test_peaks_of_a_masked_group_are_those_of_its_points_alone(m, near, seed):
     g = torch.Generator().manual_seed(seed)
     x, valid = torch.randn(3, m, 5, generator=g) + 3, torch.rand(3, m, generator=g) < 0.7
-    got = peak_scores(x, valid, near)
-    torch.testing.assert_close(peak_scores(x, valid, near, block_bytes=1), got)
+    got, blocks = peak_scores(x, valid, near), peak_scores(x, valid, near, block_bytes=1)
     for i in range(3):
         own = valid[i].nonzero()[:, 0]
         assert (got[i][~valid[i]] == -math.inf).all()
+        if equally_dense(x[i, own], near):
+            continue  # as two that are each other's nearest: rounding decides which comes first
+        torch.testing.assert_close(blocks[i], got[i])
         if len(own):
             alone = own[peak_order(x[i, own][None], near)[0]]
             finite = got[i][own].sort().values[:-1].double()
             if len(finite) > 1 and finite.diff().min() < 1e-4:
                 continue  # float32's to decide
             assert got[i].argsort(descending=True, stable=True)[: len(own)].tolist() == alone.tolist()
+
+
+def equally_dense(x, near):
+    """Whether two of the points (M, D) have the same mean distance from their nearest, but none at all."""
+    if near < 2 or len(x) < 2:
+        return False
+    nearest = torch.cdist(x.double(), x.double()).square().sort(1).values[:, :near]
+    return bool(nearest.mean(1).sort().values.diff().min() < 1e-6)
 
 
 @quick
