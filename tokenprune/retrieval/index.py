@@ -173,6 +173,8 @@ class Index:
         out = np.empty((len(rows), self.spec.tokens, self.spec.width), dtype=np.float16)
         starts = np.array([s.start for s in self._segments])
         owner = np.searchsorted(starts, rows, side="right") - 1
+        for i in np.unique(owner) if len(rows) < BLOCK else ():
+            self._segments[i].fetch(rows[owner == i] - starts[i])
         for i in np.unique(owner):
             here = owner == i
             out[here] = self._segments[i].tokens[rows[here] - starts[i]]
