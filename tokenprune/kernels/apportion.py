@@ -34,7 +34,7 @@ def largest_remainder(weights: Tensor, total: int, cap: int | Tensor, least: int
     # In the order in which parts fill up as the level of weight * level rises, the last one first: when those behind
     # a place are full, the level is the open part of `rest` over the weights up to there. What is given is concave in
     # the level, so the right one is the largest of these.
-    full_at, order = (room / weights).sort(dim=1, descending=True, stable=True)
+    order = (room / weights).argsort(dim=1, descending=True, stable=True)
     held = room.gather(1, order).cumsum(1)
     level = (held - (held[:, -1:] - rest)) / weights.gather(1, order).cumsum(1)
     ideal = torch.minimum(weights * level.amax(1, keepdim=True), room)

@@ -137,7 +137,7 @@ def plain_cells(
 
 
 def token_cells(tokens: VisualTokens, count: int, rows: float | None = None) -> Cells:
-    """`grid_cells` of a group. Where its grid is all there is, the sides decide: the host works it out, once a shape."""
+    """`grid_cells` of a group. Where its grid is all there is, its sides decide: made on the host, once a shape."""
     if (grid := plain_grid(tokens)) is None:
         return grid_cells(coords_of(tokens), count, rows)
     return Cells.of_arrays(*plain_cells(grid, count, rows), tokens.features.device)

@@ -83,7 +83,9 @@ def _eliminate(log_quality: Tensor, later: Tensor, products: Tensor, count: int)
         most, pick = torch.where(size > least, size, 0.0).max(1, keepdim=True)
         order.append(pick)
         worth.append(most)
-        row = rows(left, pick)  # once nothing is left this divides by zero, and no size is above `least` any more
+        row = rows(
+            left, pick
+        )  # once nothing is left this divides by zero, and no size is above `least` any more
         left.baddbmm_(row.transpose(1, 2), row / most.unsqueeze(2), alpha=-1)
     index, adds = torch.cat(order, 1), torch.cat(worth, 1) > 0
     taken = torch.zeros_like(later).scatter_add(1, index, adds.float())

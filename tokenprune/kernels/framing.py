@@ -47,7 +47,7 @@ class Sheet(NamedTuple):
         return laid.argsort(dim=2, descending=True, stable=True).argsort(dim=2)  # type: ignore[return-value]
 
     def best(self, laid: Tensor, quota: Tensor) -> BoolTensor:
-        """(S, T, W) scores, (S, T) counts -> (S, N): so many of largest score of each group, ties to the lower index."""
+        """(S, T, W) scores, (S, T) counts -> (S, N): so many largest of each group, ties to the lower index."""
         return self.take_up(self.ranks(laid) < quota.unsqueeze(2))  # type: ignore[return-value]
 
 
@@ -96,7 +96,7 @@ def coords_of(tokens: VisualTokens) -> Tensor:
 
 
 def plain_grid(tokens: VisualTokens) -> tuple[int, int, int] | None:
-    """The grid (t, h, w) of tokens that are all of it, in their order, and nothing else: shapes tell where each lies."""
+    """The grid (t, h, w) of tokens that are all of it, in raster order, and nothing else: it tells where each lies."""
     grid = tokens.grid
     return grid if grid is not None and grid[0] * grid[1] * grid[2] == tokens.features.shape[1] else None
 

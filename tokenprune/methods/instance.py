@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TokenPruneError
-from ..kernels import token_cells, ranking, unit
+from ..kernels import ranking, token_cells, unit
 from ..kernels.assign import best_match, gather_members
 from ..kernels.clusters import peak_order, rows
 from ..kernels.maxmin import max_min

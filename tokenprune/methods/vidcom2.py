@@ -67,7 +67,9 @@ class VidCom2(Reducer):
         sheet = frames.sheet()
         with ranking(tokens.features):
             y = self.quiet(tokens.features, frames.patch)
-            middle = y.mean(1) if frames.patch is None else segment_mean(y, frames.of * 0, 1, frames.patch)[:, 0]
+            middle = (
+                y.mean(1) if frames.patch is None else segment_mean(y, frames.of * 0, 1, frames.patch)[:, 0]
+            )
             y = sheet.lay(y)
             centres = middle.unsqueeze(1), sheet.means(y)  # (S, 1, d), (S, T, d)
             far = [(y - c.unsqueeze(2)).square_().sum(3) for c in centres]
