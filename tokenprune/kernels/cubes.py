@@ -84,10 +84,8 @@ def farthest_ranks(
     score = own_cosine(x, unit(mean), group)
     member = group.unsqueeze(1) == torch.arange(groups, device=x.device).unsqueeze(1)  # (S, G, N)
     member = torch.where(member.any(2, keepdim=True), member, member[:, :1])
-    apart = None
-    if (
-        4 * s * n * n <= block_bytes
-    ):  # distances; from other groups infinite, and below all where a token is taken
+    apart = None  # distances where they fit: from other groups infinite, and below all where a token is taken
+    if 4 * s * n * n <= block_bytes:
         apart = torch.bmm(x, x.transpose(1, 2)).neg_().add_(1)
         apart.masked_fill_(group.unsqueeze(1) != group.unsqueeze(2), float("inf"))
         apart.diagonal(0, 1, 2).fill_(TAKEN)

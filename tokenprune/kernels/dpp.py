@@ -47,6 +47,7 @@ def greedy_dpp(x: Tensor, log_quality: Tensor, count: int, block_bytes: int = BL
 def walk(log_quality: Tensor, later: Tensor, left: Tensor, gram: Gram, count: int) -> Tensor:
     """The recursion: (S, N) log r, scores of what adds nothing, and d^2 -> (S, count) picks. Writes to the products."""
     if gram.whole is not None and left.shape[1] <= FEW:
+        gram.whole.diagonal(0, 1, 2).copy_(left)  # the same for copies of a token, as products need not be
         return _eliminate(log_quality, later, gram.whole, count)
     s, n = left.shape
     inf, twice = float("inf"), 2 * log_quality
@@ -83,9 +84,8 @@ def _eliminate(log_quality: Tensor, later: Tensor, products: Tensor, count: int)
         most, pick = torch.where(size > least, size, 0.0).max(1, keepdim=True)
         order.append(pick)
         worth.append(most)
-        row = rows(
-            left, pick
-        )  # once nothing is left this divides by zero, and no size is above `least` any more
+        row = rows(left, pick)
+        # Once nothing is left this divides by zero, and no size is above `least` any more.
         left.baddbmm_(row.transpose(1, 2), row / most.unsqueeze(2), alpha=-1)
     index, adds = torch.cat(order, 1), torch.cat(worth, 1) > 0
     taken = torch.zeros_like(later).scatter_add(1, index, adds.float())
