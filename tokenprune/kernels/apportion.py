@@ -7,7 +7,8 @@ from torch import LongTensor, Tensor
 
 from ..errors import BudgetError
 
-GRAIN = 2.0**-30
+DIGITS = 9
+GRAIN = 10.0**-DIGITS
 """Two remainders nearer than this are a tie: they differ by rounding."""
 
 
@@ -39,7 +40,7 @@ def largest_remainder(weights: Tensor, total: int, cap: int | Tensor, least: int
     level = (held - (held[:, -1:] - rest)) / weights.gather(1, order).cumsum(1)
     ideal = torch.minimum(weights * level.amax(1, keepdim=True), room)
     whole = (ideal + GRAIN).floor()
-    remainder = ((ideal - whole) / GRAIN).round()  # of a part that is full, not above zero
+    remainder = (ideal - whole).round(decimals=DIGITS)  # of a part that is full, not above zero
     place = remainder.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     given = whole + (place < rest - whole.sum(1, keepdim=True))
     return (given + least).long() if least else given.long()  # type: ignore[return-value]

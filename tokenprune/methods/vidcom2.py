@@ -86,5 +86,5 @@ class VidCom2(Reducer):
 
 def _kernel(far: Tensor) -> Tensor:
     """Squared distances -> sum of Gaussians of all widths, elementwise."""
-    rates = torch.tensor([-1 / (2 * a) for a in WIDTHS], device=far.device)
+    rates = torch.tensor([-1 / (2 * a) for a in WIDTHS]).to(far.device, non_blocking=True)
     return (far.unsqueeze(-1) * rates).exp_().sum(-1)
