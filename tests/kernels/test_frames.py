@@ -200,6 +200,7 @@ def test_farthest_first_in_every_group(seed):
             for turn, i in enumerate(chosen):
                 wanted[i] = turn
         assert got[s].tolist() == wanted
+    assert torch.equal(farthest_ranks(x, group, groups, steps, block_bytes=1), got), "nothing is held"
 
 
 def test_own_cosine_in_blocks():

@@ -34,6 +34,24 @@ def test_frames_of_every_layout(layout):
     assert table.flatten()[place].tolist() == list(range(len(expected)))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_frames_side_by_side(layout):
+    tokens = make_tokens(LAYOUTS[layout], images=2)
+    frames, of = frames_of(tokens), torch.tensor(by_hand(tokens))
+    sheet, patch = frames.sheet(), coords_of(tokens)[:, 2] >= 0
+    laid, score = sheet.lay(tokens.features), tokens.saliency.round(decimals=1)
+    torch.testing.assert_close(sheet.means(laid), frames.means(tokens.features))
+    assert torch.equal(sheet.take_up(sheet.lay(score)), score)
+    quota = torch.stack([(frames.size + 1) // 2, frames.size - 1])
+    got = sheet.best(sheet.lay(score), quota)
+    for s in range(2):
+        for t in range(frames.count):
+            own = (of == t).nonzero().flatten().tolist()
+            wanted = sorted(own, key=lambda i: (-float(score[s, i]), i))[: int(quota[s, t])]
+            assert [i for i in own if got[s, i]] == sorted(wanted)
+            torch.testing.assert_close(sheet.means(laid)[s, t], tokens.features[s, (of == t) & patch].mean(0))
+
+
 def test_frames_of_a_clip_that_was_cut_before():
     tokens = make_tokens(LAYOUTS["video"], images=2)
     left = torch.tensor([3, 5, 14, 20, 37, 38, 39])

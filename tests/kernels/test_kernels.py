@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokenprune import kernels
-from tokenprune.tokens import NEWLINE
+from tokenprune.tokens import NEWLINE, VisualTokens
 
+from ..methods.make import clip
 from ..methods.watch import Watch
 
 quick = settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -162,6 +163,21 @@ def test_ranking_turns_autocast_and_gradients_off_and_on_again():
         outside = torch.bmm(x, x.transpose(1, 2))
     assert inside.dtype == torch.float32 and not inside.requires_grad
     assert outside.dtype == torch.bfloat16 and outside.requires_grad
+
+
+@quick
+@given(
+    st.tuples(st.integers(1, 5), st.integers(1, 12), st.integers(1, 14)),
+    st.data(),
+    st.sampled_from([None, 1]),
+)
+def test_the_sides_of_a_whole_grid_give_the_cells_of_its_coordinates(grid, data, rows):
+    coords = clip(*grid).coords
+    count = data.draw(st.integers(1, len(coords)))
+    tokens = VisualTokens(torch.zeros(1, len(coords), 1), grid, "video")
+    wanted, got = kernels.grid_cells(coords, count, rows), kernels.token_cells(tokens, count, rows)
+    assert torch.equal(got.cell, wanted.cell) and torch.equal(got.slot, wanted.slot)
+    assert got.weight is None and (wanted.weight == 1).all()
 
 
 @quick

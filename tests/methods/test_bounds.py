@@ -29,23 +29,15 @@ SCHEDULES = {
 GREEDY = {"divprune", "instance", "cdpruner", "cubes", "progressive"}
 
 ABOVE = {
-    "cdpruner": {"image": 2200, "video": 2200},
-    "clip_mean": {"image": 120, "video": 158},
-    "cubes": {"image": 2616, "video": 1425},
-    "dycoke": {"image": 107, "video": 107},
-    "evs": {"image": 70, "video": 70},
-    "fastvid": {"image": 423, "video": 422},
-    "holitom": {"image": 335, "video": 544},
-    "holov": {"image": 162, "video": 162},
-    "pool": {"image": 115, "video": 115},
-    "prumerge": {"image": 68, "video": 68},
-    "prumerge_plus": {"image": 74, "video": 74},
-    "soft_resample": {"image": 190, "video": 190},
-    "tome": {"image": 93, "video": 93},
-    "vcast": {"image": 191, "video": 191},
-    "vidcom2": {"image": 242, "video": 241},
+    "fastvid": {"image": 236, "video": 236},
+    "holitom": {"image": 221, "video": 431},
 }
-"""Methods that take more operations than the bound, and how many: they must not take more still."""
+"""Methods that take more operations than the bound, and how many: they must not take more still.
+
+fastvid shares out two budgets (24 operations each) and ranks density peaks (30), and its anchors, what is nearest to
+them and the merged means follow from one another. holitom tiles a clip frame by frame (of which the dynamic program
+takes as many turns), and makes three merges of owners that only the device knows.
+"""
 
 
 def allowed(name: str, n: int) -> int:
@@ -86,6 +78,7 @@ def test_the_peak_is_seen():
     assert 2**21 <= peak_bytes(lambda: (x + 1) + (x + 2)) <= 3.1 * 2**20
 
 
+@pytest.mark.slow
 def test_flashvlm_on_many_tokens_costs_a_hundredth_of_the_official_schedule():
     """Tensors without data: the work is a function of the shapes. Coverage is compared in test_flashvlm.py."""
     n, keep = 16_384, 4_096

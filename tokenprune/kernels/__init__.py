@@ -4,7 +4,7 @@ Letters as in `tokenprune.tokens`: S images, N tokens, K kept, C or D features, 
 """
 
 from .apportion import largest_remainder
-from .cells import Cells, grid_cells
+from .cells import Cells, grid_cells, token_cells
 from .dedup import bipartite_dedup, dedup_turns
 from .hashing import hash_scores
 from .precision import ranking
@@ -31,6 +31,7 @@ __all__ = [
     "ranking",
     "segment_mean",
     "sharpened_relevance",
+    "token_cells",
     "unit",
     "word_pool",
 ]

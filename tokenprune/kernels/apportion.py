@@ -7,7 +7,8 @@ from torch import LongTensor, Tensor
 
 from ..errors import BudgetError
 
-GRAIN = 2.0**-30
+DIGITS = 9
+GRAIN = 10.0**-DIGITS
 """Two remainders nearer than this are a tie: they differ by rounding."""
 
 
@@ -25,34 +26,21 @@ def largest_remainder(weights: Tensor, total: int, cap: int | Tensor, least: int
     above = parts * cap if isinstance(cap, int) else total
     if not parts * least <= total <= above or (isinstance(cap, int) and least > cap):
         raise BudgetError(f"cannot share {total} over {parts} parts of {least} to {cap} each")
-    wide = torch.float32 if weights.device.type == "mps" else torch.float64
-    w = weights.to(wide).clamp_min(0)
-    room = torch.as_tensor(cap, device=weights.device).expand(s, parts) - least
-    rest = torch.full((s, 1), total - parts * least, device=weights.device)
-    heavy = w > 0
-    given = _fill(w, torch.where(heavy, room, 0), rest)
-    given = given + _fill((~heavy).to(wide), torch.where(heavy, 0, room), rest - given.sum(1, keepdim=True))
-    return given + least  # type: ignore[return-value]
-
-
-def _fill(weights: Tensor, room: Tensor, rest: Tensor) -> Tensor:
-    """(S, T), (S, T), (S, 1) -> (S, T): `rest`, or all the room there is, in proportion up to the room."""
-    rest = torch.minimum(rest, room.sum(1, keepdim=True))
-    weights = torch.where(room > 0, weights, 0.0)
-    # In the order in which parts fill up as the level rises: the level when the first j are full is the right one for
-    # the least j whose next part it does not overfill. That is the usual repetition, all at once.
-    full_at = torch.where(weights > 0, room / weights, torch.inf)
-    full_at, order = full_at.sort(dim=1, stable=True)
-    w, r = weights.gather(1, order), room.gather(1, order).to(weights.dtype)
-    open_weight = w.flip(1).cumsum(1).flip(1)
-    level = (rest - (r.cumsum(1) - r)) / open_weight
-    fits = (open_weight > 0) & (level <= full_at)
-    level = torch.where(fits, level, -torch.inf).amax(1, keepdim=True)
-    level = torch.where(fits.any(1, keepdim=True), level, torch.inf)  # all of them full
-    ideal = torch.where(weights > 0, torch.minimum(weights * level, room.to(weights.dtype)), 0.0)
-    whole = torch.minimum((ideal + GRAIN).floor().long(), room)
-    left = rest - whole.sum(1, keepdim=True)
-    remainder = ((ideal - whole) / GRAIN).round()
-    remainder = torch.where(whole < room, remainder, -torch.inf)
+    weights = weights.to(torch.float32 if weights.device.type == "mps" else torch.float64)
+    # A weight that no other one is as small as gets its share when all heavier parts are full.
+    weights = weights.clamp_min(1e-30 if weights.dtype == torch.float32 else 1e-290)
+    room = torch.full_like(weights, cap) if isinstance(cap, int) else cap.expand(s, parts)
+    room = room - least if least else room
+    rest = total - parts * least
+    # In the order in which parts fill up as the level of weight * level rises, the last one first: when those behind
+    # a place are full, the level is the open part of `rest` over the weights up to there. What is given is concave in
+    # the level, so the right one is the largest of these.
+    order = (room / weights).argsort(dim=1, descending=True, stable=True)
+    held = room.gather(1, order).cumsum(1)
+    level = (held - (held[:, -1:] - rest)) / weights.gather(1, order).cumsum(1)
+    ideal = torch.minimum(weights * level.amax(1, keepdim=True), room)
+    whole = (ideal + GRAIN).floor()
+    remainder = (ideal - whole).round(decimals=DIGITS)  # of a part that is full, not above zero
     place = remainder.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return whole + (place < left)
+    given = whole + (place < rest - whole.sum(1, keepdim=True))
+    return (given + least).long() if least else given.long()  # type: ignore[return-value]

@@ -31,6 +31,8 @@ def best_match(
         value, place = product.max(2)
         best.append(value)
         where.append(place)
+    if len(best) == 1:
+        return best[0], where[0]  # type: ignore[return-value]
     return torch.cat(best, 1), torch.cat(where, 1)  # type: ignore[return-value]
 
 

@@ -47,7 +47,8 @@ def merge_round(x: Tensor, r: int, sort: Tensor | None = None, block_bytes: int 
     """
     s, n, _ = x.shape
     sorts = None if sort is None else (sort[:, 0::2], sort[:, 1::2])
-    best, where = best_match(unit(x[:, 0::2]), unit(x[:, 1::2]), sorts, block_bytes)
+    x = unit(x)
+    best, where = best_match(x[:, 0::2], x[:, 1::2], sorts, block_bytes)
     order = best.argsort(dim=1, descending=True, stable=True)
     source, target = 2 * order[:, :r], 2 * where.gather(1, order[:, :r]) + 1
     places = torch.arange(n, device=x.device).expand(s, -1)

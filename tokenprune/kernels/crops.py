@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import LongTensor, Tensor
 
+from .framing import Sheet
 from .similarity import BLOCK_BYTES
 
 
@@ -14,17 +15,23 @@ class Runs(NamedTuple):
     """A sequence of N tokens cut into P runs whose lengths differ by one at most."""
 
     run: LongTensor  # (N,) the run of each token
-    first: LongTensor  # (P,) first token of each run
     size: LongTensor  # (P,) its tokens
-    longest: int
+    sheet: Sheet  # the runs side by side
 
 
 def even_runs(n: int, count: int, device: torch.device) -> Runs:
     """Run p < count <= n begins at token floor(p n / count)."""
-    place = torch.arange(count + 1, device=device) * n // count
-    index = torch.arange(n, device=device)
-    run = ((index + 1) * count - 1) // n
-    return Runs(run, place[:-1], place.diff(), -(-n // count))  # type: ignore[arg-type]
+    line, longest = torch.arange(n, device=device), -(-n // count)
+    if n % count == 0:
+        size = torch.full((count,), longest, device=device)
+        return Runs(line // longest, size, Sheet(count, longest))  # type: ignore[arg-type]
+    first = torch.arange(count + 1, device=device) * n // count
+    run, size = ((line + 1) * count - 1) // n, first.diff()
+    token = first[:-1, None] + line[:longest]
+    real = token < first[1:, None]
+    place = run * longest + line - first[run]
+    sheet = Sheet(count, longest, token.clamp_max(n - 1).flatten(), place, real, real)  # type: ignore[arg-type]
+    return Runs(run, size, sheet)  # type: ignore[arg-type]
 
 
 def similarity_variance(x: Tensor, runs: Runs, block_bytes: int = BLOCK_BYTES) -> Tensor:
@@ -32,19 +39,19 @@ def similarity_variance(x: Tensor, runs: Runs, block_bytes: int = BLOCK_BYTES) -
 
     0 in a run of one token. Cosines in blocks of rows of at most `block_bytes`, never across runs.
     """
-    s, n, c = x.shape
-    p, m = runs.size.shape[0], runs.longest
-    column = torch.arange(m, device=x.device)
-    inside = column < runs.size.unsqueeze(1)  # (P, M)
-    index = (runs.first.unsqueeze(1) + column).clamp_max(n - 1)
-    rows = x.index_select(1, index.flatten()).view(s, p, m, c)
-    others = (runs.size - 1).clamp_min(1).view(p, 1, 1)
-    step = max(1, block_bytes // (4 * s * p * m))
-    out = []
+    sheet = runs.sheet
+    laid = sheet.lay(x)  # (S, P, M, C)
+    rows, m = laid.flatten(0, 1), sheet.width
+    others = max(1, m - 1) if sheet.real is None else (runs.size - 1).clamp_min(1).view(-1, 1, 1)
+
+    def only_others(alike: Tensor, i: int) -> Tensor:
+        """(S, P, b, M) of the rows from i on: zero a token's own and the filler's, in place."""
+        alike.diagonal(i, 2, 3).zero_()
+        return alike if sheet.real is None else alike.mul_(sheet.real.unsqueeze(1))
+
+    step, out = max(1, block_bytes // (4 * rows.shape[0] * m)), []
     for i in range(0, m, step):
-        alike = torch.matmul(rows[:, :, i : i + step], rows.transpose(2, 3))  # (S, P, b, M)
-        counts = inside.unsqueeze(1) & (column[i : i + step].unsqueeze(1) != column)
-        mean = (alike * counts).sum(3, keepdim=True) / others
-        out.append(((alike - mean).square_() * counts).sum(3) / others.squeeze(2))
-    place = runs.run * m + torch.arange(n, device=x.device) - runs.first[runs.run]
-    return torch.cat(out, 2).flatten(1).index_select(1, place)
+        alike = torch.bmm(rows[:, i : i + step], rows.transpose(1, 2)).view(*laid.shape[:2], -1, m)
+        mean = only_others(alike, i).sum(3, keepdim=True) / others
+        out.append((only_others(alike.sub_(mean), i).square_().sum(3, keepdim=True) / others).squeeze(3))
+    return sheet.take_up(torch.cat(out, 2) if len(out) > 1 else out[0])

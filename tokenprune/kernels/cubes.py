@@ -12,6 +12,9 @@ from .motion import change, momentum
 from .segments import segment_mean
 from .similarity import BLOCK_BYTES, unit
 
+TAKEN = -4.0
+"""Distance of a token that has been picked: below that of any other."""
+
 
 def frame_change(x: Tensor, coords: Tensor, frame: Tensor, frames: int, alpha: float | None = None) -> Tensor:
     """(S, N, D), (N, 4), (N,) frame of each token in [0, frames) -> (S, frames) how much each differs from the last.
@@ -67,28 +70,37 @@ def own_cosine(x: Tensor, centre: Tensor, group: Tensor, block_bytes: int = BLOC
     return torch.cat(parts, 1)
 
 
-def farthest_ranks(x: Tensor, group: Tensor, groups: int, steps: int) -> LongTensor:
+def farthest_ranks(
+    x: Tensor, group: Tensor, groups: int, steps: int, block_bytes: int = BLOCK_BYTES
+) -> LongTensor:
     """(S, N, D) unit rows, (S, N) groups in [0, groups) -> (S, N) the turn in which each is picked, `steps` for never.
 
     In every group at once: first the token nearest to the group's mean, then in each turn the one farthest, by
-    1 - cosine, from those picked before it; ties to the lower index. An exhausted group sits out.
+    1 - cosine, from those picked before it; ties to the lower index. A group that is used up picks what it has
+    picked before, and an empty one what group 0 picks, which has to have a token: neither changes anything.
     """
     s, n, _ = x.shape
-    index = torch.arange(n, device=x.device).expand(s, -1)
-    out = torch.full((s, groups), float("-inf"), device=x.device)
-    nobody = torch.full((s, groups), n, device=x.device)
-    rank = torch.full_like(group, steps)
     mean = group_means(x, group, groups, torch.ones(s, n, device=x.device))
     score = own_cosine(x, unit(mean), group)
-    far = torch.full_like(score, float("inf"))
+    member = group.unsqueeze(1) == torch.arange(groups, device=x.device).unsqueeze(1)  # (S, G, N)
+    member = torch.where(member.any(2, keepdim=True), member, member[:, :1])
+    apart = None  # distances where they fit: from other groups infinite, and below all where a token is taken
+    if 4 * s * n * n <= block_bytes:
+        apart = torch.bmm(x, x.transpose(1, 2)).neg_().add_(1)
+        apart.masked_fill_(group.unsqueeze(1) != group.unsqueeze(2), float("inf"))
+        apart.diagonal(0, 1, 2).fill_(TAKEN)
+
+    def away(pick: Tensor) -> Tensor:
+        """(S, G) picks -> (S, N) distance to the pick of a token's own group."""
+        if apart is not None:
+            return rows(apart, pick).amin(1)
+        alike = torch.bmm(rows(x, pick), x.transpose(1, 2))
+        return torch.where(member, 1 - alike, float("inf")).amin(1).scatter(1, pick, TAKEN)
+
+    far, picks = score, []
     for step in range(steps):
-        best = out.scatter_reduce(1, group, score, "amax").gather(1, group)
-        hit = (score == best) & (score > float("-inf"))
-        pick = nobody.scatter_reduce(1, group, torch.where(hit, index, n), "amin")
-        picked = index == pick.gather(1, group)
-        rank = rank.masked_fill(picked, step)
+        picks.append(torch.where(member, far.unsqueeze(1), -float("inf")).argmax(2))
         if step + 1 < steps:
-            near = own_cosine(x, rows(x, pick.clamp_max(n - 1)), group)
-            far = torch.minimum(far, 1 - near).masked_fill(picked, float("-inf"))
-            score = far
-    return rank  # type: ignore[return-value]
+            far = torch.minimum(far, away(picks[-1])) if step else away(picks[-1])
+    turn = torch.arange(steps, device=x.device).repeat_interleave(groups).expand(s, -1)
+    return torch.full_like(group, steps).scatter_reduce(1, torch.cat(picks, 1), turn, "amin")  # type: ignore[return-value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import LongTensor, Tensor
 
+from .clusters import rows
 from .gram import Gram
 from .similarity import BLOCK_BYTES
 from .switch import with_triton
@@ -14,6 +15,10 @@ EXHAUSTED = 1e-5
 
 LATER = -1e38
 """Where the scores of tokens that add nothing begin: below every other score, and still a float32."""
+
+
+FEW = 1024
+"""Tokens up to which a step costs its operations rather than its work, so that N^2 of it do not matter."""
 
 
 def greedy_dpp(x: Tensor, log_quality: Tensor, count: int, block_bytes: int = BLOCK_BYTES) -> LongTensor:
@@ -40,7 +45,10 @@ def greedy_dpp(x: Tensor, log_quality: Tensor, count: int, block_bytes: int = BL
 
 @with_triton("dpp")
 def walk(log_quality: Tensor, later: Tensor, left: Tensor, gram: Gram, count: int) -> Tensor:
-    """The recursion: (S, N) log r, scores of what adds nothing, and d^2 -> (S, count) picks."""
+    """The recursion: (S, N) log r, scores of what adds nothing, and d^2 -> (S, count) picks. Writes to the products."""
+    if gram.whole is not None and left.shape[1] <= FEW:
+        gram.whole.diagonal(0, 1, 2).copy_(left)  # the same for copies of a token, as products need not be
+        return _eliminate(log_quality, later, gram.whole, count)
     s, n = left.shape
     inf, twice = float("inf"), 2 * log_quality
     left = torch.where(twice > -inf, left, 0.0)  # r = 0 adds nothing, nor takes anything when it is picked
@@ -60,3 +68,27 @@ def walk(log_quality: Tensor, later: Tensor, left: Tensor, gram: Gram, count: in
         step = torch.mul(row, scale, out=done[:, k])
         left = torch.addcmul(left, step, step, value=-1)
     return torch.cat(order, 1)
+
+
+def _eliminate(log_quality: Tensor, later: Tensor, products: Tensor, count: int) -> Tensor:
+    """The same picks by taking each out of the whole of L: few operations a step, but N^2 of work.
+
+    L is scaled so that the largest r is 1; what is e^43 below it underflows and counts as r = 0.
+    """
+    best = log_quality.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).min)
+    r = (log_quality - best).exp()
+    left = products.mul_(r.unsqueeze(1)).mul_(r.unsqueeze(2))  # (S, N, N): what the choice leaves of L
+    size, least = left.diagonal(0, 1, 2), EXHAUSTED * r.square()
+    order, worth = [], []
+    for _ in range(count):
+        most, pick = torch.where(size > least, size, 0.0).max(1, keepdim=True)
+        order.append(pick)
+        worth.append(most)
+        row = rows(left, pick)
+        # Once nothing is left this divides by zero, and no size is above `least` any more.
+        left.baddbmm_(row.transpose(1, 2), row / most.unsqueeze(2), alpha=-1)
+    index, adds = torch.cat(order, 1), torch.cat(worth, 1) > 0
+    taken = torch.zeros_like(later).scatter_add(1, index, adds.float())
+    rest = later.masked_fill(taken > 0, -float("inf")).argsort(dim=1, descending=True, stable=True)
+    number = (~adds).cumsum(1).sub_(1).clamp_min_(0)
+    return torch.where(adds, index, rest.gather(1, number))

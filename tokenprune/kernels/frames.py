@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import LongTensor, Tensor
+from torch.nn.functional import pad
 
 from ..tokens import NEWLINE
 
@@ -21,10 +22,9 @@ def frame_numbers(coords: Tensor) -> LongTensor:
     Numbers are dense also where an earlier cut took whole frames away.
     """
     index = torch.arange(coords.shape[0], device=coords.device)
-    before = torch.where(is_patch(coords), index, -1).cummax(0).values.clamp_min(0)
+    before = torch.where(is_patch(coords), index, 0).cummax(0).values
     at = coords.index_select(0, before)[:, :2]
-    new = (at[1:] != at[:-1]).any(1)
-    return torch.cat([index[:1], new.long()]).cumsum(0)  # type: ignore[return-value]
+    return pad((at[1:] != at[:-1]).any(1).cumsum(0), (1, 0))  # type: ignore[return-value]
 
 
 def latest_at(coords: Tensor, t: Tensor) -> LongTensor:
@@ -33,15 +33,14 @@ def latest_at(coords: Tensor, t: Tensor) -> LongTensor:
     -1 where there is none, and for separators. With t the frame before, that is the same place one frame earlier,
     or further back where an earlier cut took that token away.
     """
-    part, own, y, x = coords.clamp_min(0).unbind(1)
-    place = (((part << PLACE_BITS) | y) << PLACE_BITS) | x
-    patch = is_patch(coords)
-    key, order = torch.where(patch, (place << TIME_BITS) | own, -1).sort(stable=True)
-    wanted = (place << TIME_BITS) | t.clamp_min(0)
-    slot = torch.searchsorted(key, wanted, right=True) - 1
-    found = slot.clamp_min(0)
-    fits = (slot >= 0) & (key[found] >> TIME_BITS == place) & patch & (t >= 0)
-    return torch.where(fits, order[found], -1)  # type: ignore[return-value]
+    part, own, y, x = coords.unbind(1)
+    # Places of separators are below zero, as their coordinates are: they find nothing and nothing finds them.
+    place = torch.add(x, torch.add(y, part, alpha=1 << PLACE_BITS), alpha=1 << PLACE_BITS)
+    key, order = torch.add(own, place, alpha=1 << TIME_BITS).sort(stable=True)
+    wanted = torch.add(t, place, alpha=1 << TIME_BITS)
+    slot = torch.searchsorted(key, wanted, right=True) - 1  # -1, which reads the last one, if all come later
+    since = wanted - key[slot]
+    return torch.where((since >= 0) & (since <= t), order[slot], -1)  # type: ignore[return-value]
 
 
 def one_before(coords: Tensor | None, like: Tensor) -> LongTensor:

@@ -1,4 +1,4 @@
-"""The frames of a group as groups of tokens: how many, how large, their means, their tokens side by side."""
+"""The frames of a group as groups of tokens: how many, how large, and their tokens side by side."""
 
 from __future__ import annotations
 
@@ -12,11 +12,50 @@ from .frames import frame_numbers, is_patch
 from .segments import segment_mean
 
 
+class Sheet(NamedTuple):
+    """Groups of tokens side by side, W places for each of T groups; filler behind those that have fewer."""
+
+    count: int  # T
+    width: int  # W
+    token: LongTensor | None = None  # (T W,) token at each place, filler repeats one; None: they stand so
+    place: LongTensor | None = None  # (N,) place of each token
+    real: BoolTensor | None = None  # (T, W) False at filler; None: there is none
+    patch: BoolTensor | None = None  # (T, W) False at filler and separators; None: there are none
+
+    def lay(self, values: Tensor) -> Tensor:
+        """(S, N, ...) -> (S, T, W, ...)."""
+        if self.token is not None:
+            values = values.index_select(1, self.token)
+        return values.unflatten(1, (self.count, self.width))
+
+    def take_up(self, laid: Tensor) -> Tensor:
+        """(S, T, W) -> (S, N)."""
+        flat = laid.flatten(1)
+        return flat if self.place is None else flat.index_select(1, self.place)
+
+    def means(self, laid: Tensor) -> Tensor:
+        """(S, T, W, D) -> (S, T, D) mean of each group's patches; zero where there is none."""
+        if self.patch is None:
+            return laid.mean(2)
+        share = self.patch / self.patch.sum(1, keepdim=True).clamp_min(1)
+        return (laid * share.unsqueeze(2)).sum(2)
+
+    def ranks(self, laid: Tensor) -> LongTensor:
+        """(S, T, W) scores -> (S, T, W) how many of its group come before each, by falling score; filler last."""
+        if self.real is not None:
+            laid = laid.masked_fill(~self.real, -float("inf"))
+        return laid.argsort(dim=2, descending=True, stable=True).argsort(dim=2)  # type: ignore[return-value]
+
+    def best(self, laid: Tensor, quota: Tensor) -> BoolTensor:
+        """(S, T, W) scores, (S, T) counts -> (S, N): so many largest of each group, ties to the lower index."""
+        return self.take_up(self.ranks(laid) < quota.unsqueeze(2))  # type: ignore[return-value]
+
+
 class Frames(NamedTuple):
     """T frames of N tokens, none of them empty. A separator lies in the frame of the patch before it."""
 
     of: LongTensor  # (N,) the frame of each token
-    patch: BoolTensor  # (N,) False at separators
+    patch: BoolTensor | None  # (N,) False at separators; None: there are none
     size: LongTensor  # (T,) tokens of each frame
     count: int  # T
     widest: int  # tokens of the largest frame, or a little more
@@ -32,13 +71,20 @@ class Frames(NamedTuple):
 
     def table(self) -> tuple[LongTensor, LongTensor]:
         """(T, widest) the tokens of each frame in order, -1 behind them; (N,) each token's place in that, flat."""
-        order = self.of.argsort(stable=True)
-        start = self.size.cumsum(0) - self.size
-        frame = self.of[order]
-        line = torch.arange(order.shape[0], device=order.device)
-        flat = frame * self.widest + line - start[frame]
-        table = torch.full((self.count * self.widest,), -1, device=order.device).scatter(0, flat, order)
-        return table.view(self.count, -1), torch.zeros_like(order).scatter(0, order, flat)  # type: ignore[return-value]
+        line = torch.arange(self.of.shape[0], device=self.of.device)
+        flat = self.of * self.widest + line - (self.size.cumsum(0) - self.size)[self.of]
+        table = torch.full((self.count * self.widest,), -1, device=line.device).scatter(0, flat, line)
+        return table.view(self.count, -1), flat  # type: ignore[return-value]
+
+    def sheet(self) -> Sheet:
+        """The frames side by side; nothing moves where shapes tell that all have the same size."""
+        if self.count * self.widest == self.of.shape[0]:
+            patch = None if self.patch is None else self.patch.view(self.count, -1)
+            return Sheet(self.count, self.widest, patch=patch)  # type: ignore[arg-type]
+        table, place = self.table()
+        token, real = table.flatten().clamp_min(0), table >= 0
+        patch = real if self.patch is None else real & self.patch[token].view_as(real)
+        return Sheet(self.count, self.widest, token, place, real, patch)  # type: ignore[arg-type]
 
 
 def coords_of(tokens: VisualTokens) -> Tensor:
@@ -49,21 +95,39 @@ def coords_of(tokens: VisualTokens) -> Tensor:
     return torch.stack([line * 0, line * 0, line * 0, line], 1)
 
 
+def plain_grid(tokens: VisualTokens) -> tuple[int, int, int] | None:
+    """The grid (t, h, w) of tokens that are all of it, in raster order, and nothing else: it tells where each lies."""
+    grid = tokens.grid
+    return grid if grid is not None and grid[0] * grid[1] * grid[2] == tokens.features.shape[1] else None
+
+
+def frame_of(tokens: VisualTokens) -> LongTensor:
+    """(N,) the frame of each token, from 0; crops count as frames."""
+    if (grid := plain_grid(tokens)) is None:
+        return frame_numbers(coords_of(tokens))
+    line = torch.arange(tokens.features.shape[1], device=tokens.features.device)
+    return line // (grid[1] * grid[2])  # type: ignore[return-value]
+
+
 def frames_of(tokens: VisualTokens) -> Frames:
     """The frames of a group; a picture, with its crops and separators, is one.
 
     Their number comes from the grid, so nothing is read back, except of a clip that an earlier stage has cut: there
     frames that lost every token are left out, and the others numbered afresh.
     """
-    coords, n = coords_of(tokens), tokens.features.shape[1]
-    frame: Tensor = frame_numbers(coords)
-    if tokens.grid is None and tokens.kind == "video":
-        size = frame.bincount()
-        count, widest, smallest = len(size), int(size.max()), int(size.min())
-    else:
-        count, h, w = tokens.grid or (1, 1, n)
-        frame = frame if count > 1 else frame * 0
-        widest, smallest = n - (count - 1) * h * w, h * w
-        size = torch.zeros(count, dtype=torch.long, device=frame.device)
-        size = size.index_add(0, frame, torch.ones_like(frame))
-    return Frames(frame, is_patch(coords), size, count, widest, smallest)  # type: ignore[arg-type]
+    n, device = tokens.features.shape[1], tokens.features.device
+    if (grid := plain_grid(tokens)) is not None:
+        count, each = grid[0], grid[1] * grid[2]
+        return Frames(frame_of(tokens), None, torch.full((count,), each, device=device), count, each, each)  # type: ignore[arg-type]
+    coords = coords_of(tokens)
+    patch = is_patch(coords)
+    if (tokens.kind != "video") if tokens.grid is None else tokens.grid[0] == 1:
+        of, size = torch.zeros(n, dtype=torch.long, device=device), torch.full((1,), n, device=device)
+        return Frames(of, patch, size, 1, n, n)  # type: ignore[arg-type]
+    of: Tensor = frame_numbers(coords)
+    if tokens.grid is None:
+        size = of.bincount()
+        return Frames(of, patch, size, len(size), int(size.max()), int(size.min()))  # type: ignore[arg-type]
+    count, each = tokens.grid[0], tokens.grid[1] * tokens.grid[2]
+    size = torch.zeros(count, dtype=torch.long, device=device).index_add(0, of, torch.ones_like(of))
+    return Frames(of, patch, size, count, n - (count - 1) * each, each)  # type: ignore[arg-type]

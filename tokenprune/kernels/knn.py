@@ -35,7 +35,7 @@ def listed_sums(values: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """
     s, n, width = values.shape
     k = index.shape[1]
-    flat = index + n * torch.arange(s, device=index.device).view(s, 1, 1)
+    flat = index + torch.arange(0, s * n, n, device=index.device).view(s, 1, 1)
     sums = F.embedding_bag(
         flat.view(s * k, -1),
         values.float().reshape(s * n, width),
@@ -51,10 +51,9 @@ def best_list(index: Tensor, score: Tensor, head: Tensor, n: int) -> LongTensor:
     -1 where no list does: a score of -inf is no listing. Ties to the lower head.
     """
     token, worth = index.flatten(1), score.flatten(1)
-    best = torch.full((index.shape[0], n), -float("inf"), device=score.device)
+    nothing = torch.finfo(worth.dtype).min  # above -inf, which therefore is no one's best
+    best = torch.full((index.shape[0], n), nothing, device=score.device)
     best = best.scatter_reduce(1, token, worth, "amax").gather(1, token)
-    taker = torch.where(
-        (worth == best) & (worth > -float("inf")), head.unsqueeze(2).expand_as(index).flatten(1), n
-    )
+    taker = torch.where(worth == best, head.unsqueeze(2).expand_as(index).flatten(1), n)
     owner = torch.full((index.shape[0], n), n, device=score.device).scatter_reduce(1, token, taker, "amin")
     return owner.masked_fill(owner == n, -1)  # type: ignore[return-value]

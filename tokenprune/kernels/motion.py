@@ -18,12 +18,12 @@ def change(x: Tensor, other: Tensor, block_bytes: int = BLOCK_BYTES) -> Tensor:
     """
     s, n, width = x.shape
     step = max(1, block_bytes // (4 * s * width))
-    parts = []
+    x, parts = unit(x), []
     for i in range(0, n, step):
-        apart = unit(x.index_select(1, other[i : i + step].clamp_min(0)))
-        apart.sub_(unit(x[:, i : i + step]))  # in place: two blocks at a time, not three
-        parts.append(apart.square().sum(2) / 2)
-    return torch.cat(parts, 1).masked_fill(other < 0, NONE)
+        apart = x[:, other[i : i + step]]  # -1 reads the last token, which is not looked at
+        parts.append(apart.sub_(x[:, i : i + step]).square_().sum(2))
+    away = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    return (away / 2).masked_fill(other < 0, NONE)
 
 
 def momentum(x: Tensor, previous: Tensor, alpha: float, block_bytes: int = BLOCK_BYTES) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import BoolTensor, Tensor
 
 
@@ -10,7 +11,7 @@ def quantile(rising: Tensor, p: float) -> Tensor:
     place = p * (rising.shape[1] - 1)
     low = int(place)
     a, b = rising[:, low : low + 1], rising.narrow(1, min(low + 1, rising.shape[1] - 1), 1)
-    return a + (place - low) * (b - a)
+    return a.lerp(b, place - low)
 
 
 def upper_outliers(a: Tensor) -> tuple[BoolTensor, int]:
@@ -18,7 +19,8 @@ def upper_outliers(a: Tensor) -> tuple[BoolTensor, int]:
     n = a.shape[1]
     rising = a.sort(dim=1).values
     q1, q3 = quantile(rising, 0.25), quantile(rising, 0.75)
-    outlier = (a > q3 + 1.5 * (q3 - q1)).scatter(1, a.argmax(1, keepdim=True), True)
+    fence = torch.add(q3, q3 - q1, alpha=1.5)
+    outlier = (a > fence).scatter(1, a.argmax(1, keepdim=True), True)
     return outlier, max(1, -(-(n - 1) // 4))  # type: ignore[return-value]
 
 

@@ -11,29 +11,27 @@ def evenly(rank: Tensor, size: Tensor, count: Tensor | int) -> BoolTensor:
 
     Shapes broadcast; int64. Both ends are taken, a count of 1 takes the middle, one of `size` or more takes all.
     """
-    many = torch.as_tensor(count, device=rank.device)
-    last, gaps = size - 1, many - 1
-    i = (rank * gaps + last - 1) // last.clamp_min(1)  # the first that is not below this rank
-    several = (gaps > 0) & (i * last < (rank + 1) * gaps)
-    return torch.where(many == 1, rank == last // 2, several)  # type: ignore[return-value]
+    last, gaps = size - 1, count - 1
+    # i (size - 1) has to lie in [rank gaps, rank gaps + gaps): the first multiple from there on is so far away.
+    several = (rank * -gaps).remainder(last.clamp_min(1)) < gaps
+    if isinstance(count, int):
+        return several if count != 1 else rank == last // 2  # type: ignore[return-value]
+    return torch.where(count == 1, rank == last // 2, several)  # type: ignore[return-value]
 
 
 def thinned(member: Tensor, keep: int) -> BoolTensor:
     """(N,) bool -> (N,): `keep` of its members, evenly spread; all of them where they are no more."""
-    size = member.sum()
-    spread = evenly(member.cumsum(0) - 1, size, size.clamp_max(keep))
-    return member & spread  # type: ignore[return-value]
+    seen = member.cumsum(0)
+    return member & evenly(seen - 1, seen[-1:], keep)  # type: ignore[return-value]
 
 
 def group_rank(priority: Tensor, group: Tensor) -> LongTensor:
     """(S, N) priorities, (S, N) groups in [0, N) -> (S, N) how many of its group come first; ties by index."""
-    s, n = priority.shape
     order = priority.argsort(dim=1, descending=True, stable=True)
-    order = order.gather(1, group.gather(1, order).argsort(dim=1, stable=True))
-    size = torch.zeros_like(group).scatter_add(1, group, torch.ones_like(group))
-    start = (size.cumsum(1) - size).gather(1, group.gather(1, order))
-    place = torch.arange(n, device=group.device).expand(s, -1) - start
-    return torch.zeros_like(group).scatter(1, order, place)  # type: ignore[return-value]
+    group, by_group = group.gather(1, order).sort(dim=1, stable=True)
+    line = torch.arange(group.shape[1], device=group.device)
+    place = line - torch.searchsorted(group, group)
+    return place.scatter(1, order.gather(1, by_group), place)  # type: ignore[return-value]
 
 
 def in_turns(rank: Tensor, group: Tensor, keep: int) -> LongTensor:
@@ -42,7 +40,7 @@ def in_turns(rank: Tensor, group: Tensor, keep: int) -> LongTensor:
     So groups get equal shares, capped by their sizes, that sum to `keep`; what does not divide goes to lower groups.
     A rank below zero comes before all.
     """
-    key = rank * (rank.shape[1] + 1) + group
+    key = torch.add(group, rank, alpha=rank.shape[1] + 1)
     return key.argsort(dim=1, stable=True)[:, :keep]  # type: ignore[return-value]
 
 

@@ -16,7 +16,7 @@ def segment_mean(values: Tensor, segment: Tensor, count: int, weight: Tensor | N
     `values`, differentiable.
     """
     one = torch.ones(segment.shape[0], device=values.device) if weight is None else weight.float()
-    mass = torch.zeros(count, device=values.device).index_add(0, segment, one)
-    share = one / mass.clamp_min(1e-12).index_select(0, segment)
-    out = torch.zeros(values.shape[0], count, values.shape[2], device=values.device)
-    return out.index_add(1, segment, values.float() * share.unsqueeze(1)).to(values.dtype)
+    mass = torch.zeros(count, device=values.device).index_add(0, segment, one).clamp_min(1e-12)
+    wide = values.float() if weight is None else values.float() * one.unsqueeze(1)
+    sums = torch.zeros(values.shape[0], count, values.shape[2], device=values.device)
+    return (sums.index_add(1, segment, wide) / mass.unsqueeze(1)).to(values.dtype)

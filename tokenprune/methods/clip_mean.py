@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .. import budget as _budget
 from ..errors import BudgetError
-from ..kernels import grid_cells, segment_mean
+from ..kernels import Cells, grid_cells, token_cells
+from ..kernels.cells import plain_cells
 from ..kernels.frames import is_patch
-from ..kernels.framing import coords_of
+from ..kernels.framing import coords_of, plain_grid
 from ..tokens import Selection, VisualTokens
 from .base import Reducer, register
 
@@ -69,13 +71,22 @@ class ClipMean(Reducer):
         length = self.window or max(1, math.floor((self.fps or 4) + 0.5))
         return min(frames, max(-(-frames // length), -(-wanted // patches)))
 
+    def plain(self, grid: tuple[int, int, int], keep: int) -> tuple[np.ndarray, np.ndarray]:
+        """`plain_cells` of the windows of a whole grid, with every token in its window's cell: made on the host."""
+        frames, h, w = grid
+        count, places = self.windows(frames, h * w, keep), np.arange(h * w)
+        cell, slot = plain_cells((count, h, w), keep)
+        edge = -(-np.arange(count + 1) * frames // count)
+        middle = (edge[:-1] + edge[1:] - 1) // 2
+        own = np.arange(frames) * count // frames
+        home, stand = (of[:, None] * h * w + places for of in (own, middle))
+        return cell[home.ravel()], stand.ravel()[slot]
+
     def homes(self, tokens: VisualTokens, coords: Tensor, keep: int) -> tuple[Tensor, Tensor]:
         """(M,) tokens that stand for a window's places (its middle frame, and separators), (N,) which one is each's."""
         n = tokens.shape[1]
         index = torch.arange(n, device=coords.device)
-        if tokens.kind != "video" or tokens.grid is None:
-            return index, index
-        frames, h, w = tokens.grid
+        frames, h, w = tokens.grid or (1, 1, n)
         rest = n - frames * h * w
         count = self.windows(frames, h * w, keep - rest)
         _, t, y, x = coords.clamp_min(0).unbind(1)
@@ -90,16 +101,12 @@ class ClipMean(Reducer):
         return order, torch.where(patch, lookup[(middle * h + y) * w + x], place)
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        s, n, _ = tokens.shape
+        if tokens.kind != "video" or tokens.grid is None:
+            return token_cells(tokens, keep).merged(tokens)
+        if (grid := plain_grid(tokens)) is not None:
+            return Cells.of_arrays(*self.plain(grid, keep), tokens.features.device).merged(tokens)
         coords = coords_of(tokens)
         stand, home = self.homes(tokens, coords, keep)
         cell, slot, weight = grid_cells(coords[stand], keep)
-        cell, weight, slot = cell[home], weight[home], stand[slot]
-
-        def merge(values: Tensor) -> Tensor:
-            return segment_mean(values, cell, keep, weight).index_select(1, cell)
-
-        owner = torch.where(weight > 0, slot[cell], -1)
-        return Selection.of_indices(
-            slot.expand(s, -1), n, features=merge(tokens.features), owner=owner.expand(s, -1), merge=merge
-        )
+        assert weight is not None
+        return Cells(cell[home], stand[slot], weight[home]).merged(tokens)  # type: ignore[arg-type]

@@ -12,7 +12,8 @@ from .. import budget as _budget
 from .. import kernels
 from ..errors import TokenPruneError
 from ..kernels.decode import top_mask
-from ..kernels.frames import frame_numbers, latest_at
+from ..kernels.frames import latest_at
+from ..kernels.framing import coords_of, frame_of
 from ..kernels.motion import NONE, change
 from ..kernels.ranks import group_rank, in_turns, thinned
 from ..tokens import Selection, VisualTokens
@@ -83,18 +84,16 @@ class DyCoke(Reducer):
         return float(-(-n * whole // self.frames))
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        x, coords = tokens.features, tokens.coords
-        if coords is None:  # nothing is known of frames: one of them
-            coords = torch.zeros(x.shape[1], 4, dtype=torch.long, device=x.device)
+        x, coords = tokens.features, coords_of(tokens)
         with kernels.ranking(x):
             t = coords[:, 1]
             role = t % WINDOW
-            other = latest_at(coords, t - role + 2 * (role == 3))
+            other = latest_at(coords, torch.add(t - role, role == 3, alpha=2))
             whole = (role == 0) | (other < 0)
             if self.compat == "official":
                 whole = whole | ((role == 2) & (t // WINDOW == t.amax() // WINDOW))
             scores = change(x, torch.where(whole, -1, other))
-            frame = frame_numbers(coords).expand(x.shape[0], -1)
+            frame = frame_of(tokens).expand(x.shape[0], -1)
             rank = group_rank(scores.masked_fill(whole, -NONE), frame)
             rank = torch.where(whole, -1 - thinned(whole, keep).long(), rank)
             return Selection.of_indices(in_turns(rank, frame, keep), x.shape[1], scores=scores)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from ..errors import TokenPruneError
 from ..kernels import ranking, unit
 from ..kernels.apportion import largest_remainder
@@ -52,7 +50,7 @@ class HoloV(Reducer):
         return frozenset({"saliency", "vision_features"} if self.alpha else {"saliency"})
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        s, n, _ = tokens.shape
+        n = tokens.shape[1]
         if tokens.saliency is None:
             raise TokenPruneError("holov needs the vision tower's attention")
         with ranking(tokens.features):
@@ -63,12 +61,8 @@ class HoloV(Reducer):
                 v = similarity_variance(unit(source), runs)
                 scale = a.mean(1, keepdim=True) / v.mean(1, keepdim=True).clamp_min(1e-12)
                 scores = a + self.alpha * scale * v
-            mean = torch.zeros(s, len(runs.size), device=a.device).index_add(1, runs.run, scores) / runs.size
+            sheet = runs.sheet
+            mean = sheet.means(sheet.lay(scores).unsqueeze(3)).squeeze(2)
             budget = largest_remainder(mean, keep, runs.size)  # (S, P)
             value = a if self.compat == "official" else scores
-            order = value.argsort(dim=1, descending=True, stable=True)
-            by_crop = runs.run[order].argsort(dim=1, stable=True)  # crop after crop, best first in each
-            order = order.gather(1, by_crop)
-            rank = torch.arange(n, device=a.device) - runs.first[runs.run]
-            kept = torch.zeros_like(order, dtype=torch.bool).scatter(1, order, rank < budget[:, runs.run])
-            return Selection(kept, scores=scores)  # type: ignore[arg-type]
+            return Selection(sheet.best(sheet.lay(value), budget), scores=scores)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TokenPruneError
-from ..kernels import grid_cells, ranking, unit
+from ..kernels import ranking, token_cells, unit
 from ..kernels.assign import best_match, gather_members
 from ..kernels.clusters import peak_order, rows
 from ..kernels.maxmin import max_min
@@ -77,7 +77,7 @@ class Instance(Reducer):
         if self.seeds == "grid":
             if tokens.coords is None:
                 raise TokenPruneError("seeds='grid' needs coords")
-            return grid_cells(tokens.coords, keep).slot.expand(x.shape[0], -1)
+            return token_cells(tokens, keep).slot.expand(x.shape[0], -1)
         if self.seeds.endswith("fps"):
             return max_min(x, keep, weight, last).index
         if weight is not None:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from ..kernels import grid_cells, segment_mean
-from ..kernels.framing import coords_of
+from ..kernels import token_cells
 from ..tokens import Selection, VisualTokens
 from .base import Reducer, register
 
@@ -34,14 +30,4 @@ class Pool(Reducer):
     """
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        s, n, _ = tokens.shape
-        coords = coords_of(tokens)
-        cell, slot, weight = grid_cells(coords, keep)
-
-        def merge(values: Tensor) -> Tensor:
-            return segment_mean(values, cell, keep, weight).index_select(1, cell)
-
-        owner = torch.where(weight > 0, slot[cell], -1)
-        return Selection.of_indices(
-            slot.expand(s, -1), n, features=merge(tokens.features), owner=owner.expand(s, -1), merge=merge
-        )
+        return token_cells(tokens, keep).merged(tokens)

@@ -60,15 +60,13 @@ class PruMerge(Reducer):
         """Only at a fixed budget."""
         return self.budget == "fixed"
 
-    def centres(self, a: Tensor, order: Tensor, keep: int) -> tuple[Tensor, int]:
-        """(S, N) attention, (S, N) indices by falling attention -> (S, N) centres, and how many there are at most."""
+    def centres(self, a: Tensor, keep: int) -> tuple[Tensor, int]:
+        """(S, N) attention -> (S, N) centres, and how many there are at most."""
         n = a.shape[1]
-        best = torch.zeros_like(a, dtype=torch.bool).scatter(1, order[:, :keep], True)
-        if self.exact and not self.plus:
-            return best, keep
-        outlier, most = upper_outliers(a)
         if self.exact:
-            return fill_evenly(outlier & best, keep), keep
+            best = Selection.of_scores(a, keep).keep
+            return (fill_evenly(upper_outliers(a)[0] & best, keep) if self.plus else best), keep
+        outlier, most = upper_outliers(a)
         if not self.plus:
             return outlier, most
         stride = n // outlier.sum(1, keepdim=True)
@@ -81,14 +79,13 @@ class PruMerge(Reducer):
         spare = official and (not self.exact or 1 < keep < n)  # one slot is for the sum of what is dropped
         with ranking(tokens.features):
             a = tokens.saliency.float()
-            order = a.argsort(dim=1, descending=True, stable=True)
-            kept, most = self.centres(a, order, keep - (spare and self.exact))
-            centre = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+            kept, most = self.centres(a, keep - (spare and self.exact))
+            centre = kept.view(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
             joins = ~(kept | (separator := newlines(tokens)))
             keys = unit(tokens.features if tokens.vision_keys is None else tokens.vision_keys)
             index, cosine = most_similar(rows(keys, centre), keys, joins, self.neighbours)
-            gathers = (kept & ~separator).gather(1, centre)
-            cosine = cosine.masked_fill(~gathers.unsqueeze(2), -float("inf"))
+            idle = (kept <= separator).gather(1, centre)  # separators, and what is no centre
+            cosine = cosine.masked_fill(idle.unsqueeze(2), -float("inf"))
             weight = a.gather(1, index.flatten(1)).view_as(cosine) * (cosine > -float("inf"))
             size = 1.0 if official else 1 / (1 + weight.sum(2, keepdim=True))
             owner = torch.where(kept, torch.arange(n, device=a.device), best_list(index, cosine, centre, n))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels import grid_cells, ranking, segment_mean, unit
-from ..kernels.framing import coords_of
+from ..kernels import ranking, token_cells, unit
+from ..kernels.cells import plain_cells
+from ..kernels.framing import coords_of, plain_grid
 from ..tokens import NEWLINE, Selection, VisualTokens
 from ._fields import check_ints, check_numbers
 from .base import Reducer, register
@@ -45,10 +47,11 @@ class SoftResample(Reducer):
         check_numbers(self, tau=(1e-4, 1e4))
         check_ints(self, reach=(0, 64))
 
-    def sides(self, coords: Tensor, cell: Tensor, weight: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    def sides(self, coords: Tensor, cell: Tensor, weight: Tensor | None, keep: int) -> tuple[Tensor, Tensor]:
         """(J, keep) tokens beside each window and whether they count; J = 2 reach, or 2 that never do."""
         n = cell.shape[0]
         index = torch.arange(n, device=cell.device)
+        weight = torch.ones_like(index) if weight is None else weight
         ends = torch.full((2, keep), n, device=cell.device)
         ends[1] = -1
         first = ends[0].scatter_reduce(0, cell, torch.where(weight > 0, index, n), "amin")
@@ -62,15 +65,32 @@ class SoftResample(Reducer):
         counts = inside & same_row & (cell[place] != torch.arange(keep, device=cell.device))
         return place.flatten(0, 1), counts.flatten(0, 1)
 
+    def plain_sides(self, width: int, cell: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same of a whole grid of rows of `width` tokens, on the host."""
+        index = np.arange(len(cell))
+        ends = np.zeros((2, keep), dtype=np.int64)
+        ends[0, cell[::-1]], ends[1, cell] = index[::-1], index  # of equal places the last one written stays
+        offset = np.arange(1, max(self.reach, 1) + 1)[:, None]
+        place = np.concatenate([ends[0] - offset, ends[1] + offset])
+        side, offset = np.repeat(ends, len(offset), 0), np.tile(offset, (2, 1))
+        counts = (place // width == side // width) & (offset <= self.reach)
+        place = place.clip(0, len(cell) - 1)
+        return place, counts & (cell[place] != np.arange(keep))
+
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         s, n, _ = tokens.shape
-        coords = coords_of(tokens)
-        cell, slot, weight = grid_cells(coords, keep, rows=1)
-        place, counts = self.sides(coords, cell, weight, keep)
+        cells = token_cells(tokens, keep, rows=1)
+        cell, slot, weight = cells
+        if (grid := plain_grid(tokens)) is not None:
+            made = self.plain_sides(grid[2], plain_cells(grid, keep, 1)[0], keep)
+            place, counts = (torch.from_numpy(a).to(cell.device, non_blocking=True) for a in made)
+        else:
+            place, counts = self.sides(coords_of(tokens), cell, weight, keep)
         with ranking(tokens.features):
-            query, x = unit(segment_mean(tokens.features.float(), cell, keep, weight)), unit(tokens.features)
+            query, x = unit(cells.means(tokens.features.float())), unit(tokens.features)
             own = (x * query.index_select(1, cell)).sum(2)  # (S, N)
-            own = own.masked_fill(weight == 0, -float("inf"))
+            if weight is not None:
+                own = own.masked_fill(weight == 0, -float("inf"))
             side = torch.stack([(query * x.index_select(1, j)).sum(2) for j in place], 1)  # (S, J, keep)
             side = side.masked_fill(~counts, -float("inf"))
             top = side.amax(1).scatter_reduce(1, cell.expand(s, -1), own, "amax")  # (S, keep)
@@ -84,10 +104,10 @@ class SoftResample(Reducer):
             wide = values.float()
             out = torch.zeros(s, keep, wide.shape[2], device=wide.device).index_add(1, cell, wide * own)
             for i, j in enumerate(place):
-                out = out + wide.index_select(1, j) * side[:, i]
+                out = torch.addcmul(out, wide.index_select(1, j), side[:, i])
             return out.to(values.dtype).index_select(1, cell)
 
-        owner = torch.where(weight > 0, slot[cell], -1).expand(s, -1)
+        owner = cells.owner().expand(s, -1)
         return Selection.of_indices(
             slot.expand(s, -1), n, features=merge(tokens.features), owner=owner, merge=merge
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TokenPruneError
-from ..kernels import grid_cells
+from ..kernels import token_cells
 from ..tokens import Selection, VisualTokens
 from .base import Reducer, register
 
@@ -37,7 +37,7 @@ class Uniform(Reducer):
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         s, n, _ = tokens.shape
         if self.over == "grid" and tokens.coords is not None:
-            index = grid_cells(tokens.coords, keep).slot
+            index = token_cells(tokens, keep).slot
         elif self.over == "frames" and tokens.grid is not None:
             frames = tokens.grid[0]
             size = n // frames  # with the separators of its rows; one at the very end stands alone

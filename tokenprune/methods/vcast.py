@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..kernels import EPS, ranking, unit
 from ..kernels.apportion import largest_remainder
-from ..kernels.framing import Frames, frames_of
-from ..kernels.ranks import group_rank
+from ..kernels.framing import Sheet, frames_of
+from ..kernels.similarity import TINY
 from ..tokens import Selection, VisualTokens
 from ._fields import check_ints, check_numbers
 from .base import Reducer, register
@@ -49,31 +50,32 @@ class VCast(Reducer):
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         frames = frames_of(tokens)
+        sheet = frames.sheet()
         with ranking(tokens.features):
-            f = unit(frames.means(tokens.features))
+            x = sheet.lay(tokens.features).float()
+            f = unit(sheet.means(x))
             weight = (curvature(f) / self.tau).softmax(1)
             least = min(self.min_k, keep // frames.count, frames.smallest)
             quota = largest_remainder(weight, keep, frames.size, least)
-            away = 1 - (unit(tokens.features) * f.index_select(1, frames.of)).sum(2)
-            scores = away + _minmax(torch.linalg.vector_norm(tokens.features.float(), dim=2), frames)
-            place = group_rank(scores, frames.groups(scores))
-            return Selection(place < quota[:, frames.of], scores=scores)  # type: ignore[arg-type]
+            size = torch.linalg.vector_norm(x, dim=3)
+            away = 1 - (x * f.unsqueeze(2)).sum(3) / size.clamp_min(TINY)
+            scores = away + _minmax(size, sheet)
+            return Selection(sheet.best(scores, quota), scores=sheet.take_up(scores))
 
 
 def curvature(f: Tensor) -> Tensor:
     """(S, T, D) path -> (S, T) one minus the cosine of the steps before and after; 1 at the ends."""
     step = unit(f[:, 1:] - f[:, :-1])
     turn = 1 - (step[:, 1:] * step[:, :-1]).sum(2)
-    end = torch.ones_like(f[:, :1, 0])
-    return torch.cat([end, turn, end], 1) if f.shape[1] > 1 else end
+    return pad(turn, (1, 1), value=1.0) if f.shape[1] > 1 else torch.ones_like(f[:, :, 0])
 
 
-def _minmax(size: Tensor, frames: Frames) -> Tensor:
-    """(S, N) -> (S, N) in [0, 1], from the smallest to the largest patch of each frame."""
-    of = frames.groups(size)
-    blank = torch.full((size.shape[0], frames.count), float("inf"), device=size.device)
-    low = blank.scatter_reduce(1, of, size.masked_fill(~frames.patch, float("inf")), "amin")
-    high = (-blank).scatter_reduce(1, of, size.masked_fill(~frames.patch, -float("inf")), "amax")
-    low, high = low.gather(1, of), high.gather(1, of)
+def _minmax(size: Tensor, sheet: Sheet) -> Tensor:
+    """(S, T, W) -> (S, T, W) in [0, 1], from the smallest to the largest patch of each frame."""
+    if sheet.patch is None:
+        low, high = torch.aminmax(size, dim=2, keepdim=True)
+        return (size - low) / (high - low + EPS)
+    low = size.masked_fill(~sheet.patch, float("inf")).amin(2, keepdim=True)
+    high = size.masked_fill(~sheet.patch, -float("inf")).amax(2, keepdim=True)
     alike = (size - low) / (high - low + EPS)
     return torch.where(torch.isfinite(low), alike, 0.0).clamp(0, 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..kernels import ranking, unit
 from ..kernels.apportion import largest_remainder
 from ..kernels.framing import frames_of
-from ..kernels.ranks import group_rank
+from ..kernels.segments import segment_mean
 from ..tokens import Selection, VisualTokens
 from ._fields import check_numbers
 from .base import Reducer, register
@@ -50,34 +50,41 @@ class VidCom2(Reducer):
         super().__post_init__()
         check_numbers(self, tau=(1e-4, 1e4), channels=(1e-6, 1))
 
-    def quiet(self, x: Tensor, patch: Tensor) -> Tensor:
+    def quiet(self, x: Tensor, patch: Tensor | None) -> Tensor:
         """(S, N, D), (N,) -> (S, N, d) unit rows of the channels that vary least, in float32."""
-        weight = patch.float()[:, None] / patch.sum().clamp_min(1)
         x = x.float()
-        variance = ((x - (x * weight).sum(1, keepdim=True)).square() * weight).sum(1)  # (S, D)
+        if patch is None:
+            variance = x.var(1, unbiased=False)  # (S, D)
+        else:
+            weight = patch.float()[:, None] / patch.sum().clamp_min(1)
+            variance = ((x - (x * weight).sum(1, keepdim=True)).square() * weight).sum(1)
         count = max(1, int(self.channels * x.shape[2]))
-        few = variance.argsort(dim=1, stable=True)[:, :count].sort(1).values
+        few = variance.argsort(dim=1, stable=True)[:, :count]
         return unit(x.gather(2, few.unsqueeze(1).expand(-1, x.shape[1], -1)))
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         frames, n = frames_of(tokens), tokens.features.shape[1]
+        sheet = frames.sheet()
         with ranking(tokens.features):
             y = self.quiet(tokens.features, frames.patch)
-            centres = frames.means(y)
-            patches = torch.zeros_like(frames.size).index_add(0, frames.of, frames.patch.long()).float()
-            middle = (centres * (patches / patches.sum().clamp_min(1)).unsqueeze(1)).sum(1, keepdim=True)
-            to_clip = _kernel(y - middle)
-            alike = to_clip + _kernel(y - centres.index_select(1, frames.of))
-            u = -frames.means(to_clip.unsqueeze(2)).squeeze(2)  # (S, T)
-            ratio = 1 + (u / self.tau).softmax(1) - 1 / frames.count
+            middle = (
+                y.mean(1) if frames.patch is None else segment_mean(y, frames.of * 0, 1, frames.patch)[:, 0]
+            )
+            y = sheet.lay(y)
+            centres = middle.unsqueeze(1), sheet.means(y)  # (S, 1, d), (S, T, d)
+            far = [(y - c.unsqueeze(2)).square_().sum(3) for c in centres]
+            to_clip, to_frame = _kernel(torch.stack(far))  # each (S, T, W)
+            alike = to_clip + to_frame
+            u = sheet.means(to_clip.unsqueeze(3)).squeeze(2)  # (S, T)
+            ratio = 1 - 1 / frames.count + (u / -self.tau).softmax(1)
             least = int(keep >= frames.count)
-            due = keep / n * ratio * frames.size  # those above `least` share what is left, in proportion
-            quota = largest_remainder((due - least).clamp_min(0), keep, frames.size, least)
-            place = group_rank(-alike, frames.groups(alike))
-            return Selection(place < quota[:, frames.of], scores=-alike)  # type: ignore[arg-type]
+            due = ratio * frames.size  # times keep / n; what is above `least` is shared, in proportion
+            quota = largest_remainder(due - least * n / keep, keep, frames.size, least)
+            scores = -alike
+            return Selection(sheet.best(scores, quota), scores=sheet.take_up(scores))
 
 
-def _kernel(away: Tensor) -> Tensor:
-    """(S, N, d) -> (S, N) sum of Gaussians of all widths."""
-    far = away.square().sum(2)
-    return sum((torch.exp(-far / (2 * a)) for a in WIDTHS), torch.zeros_like(far))
+def _kernel(far: Tensor) -> Tensor:
+    """Squared distances -> sum of Gaussians of all widths, elementwise."""
+    rates = torch.tensor([-1 / (2 * a) for a in WIDTHS]).to(far.device, non_blocking=True)
+    return (far.unsqueeze(-1) * rates).exp_().sum(-1)
