@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 
 from tests.tiny.base import IMAGE, VIDEO
 from tests.tiny.models import FAMILIES
@@ -44,6 +46,8 @@ def hugging_face(name: str, prompt: list) -> tuple[torch.Tensor, torch.Tensor, l
     [9],
 ])  # fmt: skip
 def test_kept_tokens_stand_where_they_stood(name, prompt):
+    if Version(transformers.__version__) < Version("5.19") and any(str(p).count("x") == 2 for p in prompt):
+        pytest.skip("this transformers is older than vLLM's, and places the frames of clips otherwise")
     ids, whole, runs, offset = hugging_face(name, prompt)
     keep = torch.ones(len(ids), dtype=torch.bool)
     shorter, columns = [], []
