@@ -34,13 +34,13 @@ run: $(READY) ## compare the methods on the embedded model: a table, pictures, a
 demo: $(READY) ## the comparison app, in a browser
 	@$(VENV)/bin/tokenprune demo $(ARGS)
 
-test: $(READY) ## every test that needs no GPU: the fast ones, then the slow ones and those in a browser
+test: $(READY) ## every test that needs no GPU and no browser: the fast ones, then the slow ones
 	@echo "fast tests"
-	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu and not slow" $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu and not slow and not browser" $(PYTEST_ARGS)
 	@echo "slow tests"
-	@$(VENV)/bin/python -m pytest -m "not gpu and slow" $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -m "not gpu and slow and not browser" $(PYTEST_ARGS)
 
-test-browser: $(READY) ## only those of the demo in a headless Chromium, where one is installed
+test-browser: $(READY) ## the demo in a headless Chromium, where one is installed
 	@$(VENV)/bin/python -m pytest -m browser $(PYTEST_ARGS)
 
 test-oldest: $(OLDEST_READY) ## the same with the oldest versions that pyproject.toml allows

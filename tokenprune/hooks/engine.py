@@ -168,14 +168,13 @@ class Engine:
             self.fixations.end(finished=output is not None)
         if step is not None and fates is not None and step.layout is not None and output is not None:
             cache = self._call.get("past_key_values") or getattr(output, "past_key_values", None)
-            prefill = Prefill.of(self.parts, step, fates, cache)
-            if step.layout.segments:  # some models are handed pixels again at every decode step
-                self.last = prefill
             if cache is not None:
                 cache._tokenprune_images = step.layout.images_seen
-                if self.fixations is not None and step.layout.segments:
-                    gaze = self.fixations.after_prefill(cache, step.layout, prefill.past)
-                    prefill.looks = functools.partial(self.fixations.report, gaze)
+            if step.layout.segments:  # some models are handed pixels again at every decode step
+                self.last = Prefill.of(self.parts, step, fates, cache)
+                if cache is not None and self.fixations is not None:
+                    gaze = self.fixations.after_prefill(cache, step.layout, self.last.past)
+                    self.last.looks = functools.partial(self.fixations.report, gaze)
         self._call = {}
 
     def _warn_later_turn(self) -> None:
