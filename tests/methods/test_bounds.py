@@ -78,7 +78,6 @@ def test_the_peak_is_seen():
     assert 2**21 <= peak_bytes(lambda: (x + 1) + (x + 2)) <= 3.1 * 2**20
 
 
-@pytest.mark.slow
 def test_flashvlm_on_many_tokens_costs_a_hundredth_of_the_official_schedule():
     """Tensors without data: the work is a function of the shapes. Coverage is compared in test_flashvlm.py."""
     n, keep = 16_384, 4_096
