@@ -22,7 +22,7 @@ from ..flops import LayerSize
 from ..hooks.parts import Parts, find_parts
 from ..patching import PatchHandle, patch_model
 from .architectures import Architecture, build, cut
-from .generation import Times, time_generation, watched
+from .generation import Times, time_generation, timed, watched
 from .memory import peak_bytes
 from .pictures import prompt, text_prompt, visual
 from .result import ModelRow
@@ -116,7 +116,7 @@ class _Bench:
         with patch_model(patched, name, keep=keep) as handle:
             tower, spent = find_parts(patched).tower, []
             for method in handle.methods:  # on the instance, which is this row's own
-                object.__setattr__(method, "select", _timed(method.select, self.clock, spent))
+                object.__setattr__(method, "select", timed(method.select, self.clock, spent))
             run = functools.partial(time_generation, patched, self.inputs, tower=tower)
             run()
             peak = peak_bytes(run, self.plain.device)
@@ -167,18 +167,6 @@ def _ideal(plain: Any, inputs: dict[str, Tensor], short: dict[str, Tensor], benc
         seconds = bench.clock() - start
     times = time_generation(plain, short)
     return Times(times.prefill + seconds, times.decode, sum(spent), times.total + seconds)
-
-
-def _timed(
-    function: Callable[..., Any], clock: Callable[[], float], spent: list[float]
-) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        start = clock()
-        answer = function(*args, **kwargs)
-        spent.append(clock() - start)
-        return answer
-
-    return run
 
 
 def _share(times: Sequence[Times], of: Callable[[Times], float]) -> float:

@@ -7,19 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..viz.lines import COLOURS, GREY
 from .result import BenchResult, KernelRow, ModelRow
 
-COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#000000",
-    "#999933",
-)  # Okabe-Ito
-GREY = "#777777"
 PARTS = {
     "first": "first\ntoken",
     "prompt": "prompt",

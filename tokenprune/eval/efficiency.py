@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..bench.generation import DECODED, Times, time_generation
+from ..bench.generation import DECODED, Times, time_generation, timed
 from ..bench.memory import peak_bytes
 from ..bench.timer import Ratio, clock_for, quiet
 from ..chat import Medium
@@ -171,21 +171,9 @@ def _once(answerer: Answerer, row: Row, sample: Asked, clock: Callable[[], float
     with answerer.prepared(row, [sample[0]], [sample[1]]) as (inputs, handle):
         for method in handle.methods if handle is not None else ():
             # On the instance, which is this row's own: the class and its other users are not touched.
-            object.__setattr__(method, "select", _timed(method.select, clock, spent))
+            object.__setattr__(method, "select", timed(method.select, clock, spent))
         times = time_generation(answerer.chat.model, inputs, tower=answerer.resizer.parts.tower)
     return times, sum(spent)
-
-
-def _timed(
-    function: Callable[..., Any], clock: Callable[[], float], spent: list[float]
-) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        start = clock()
-        answer = function(*args, **kwargs)
-        spent.append(clock() - start)
-        return answer
-
-    return run
 
 
 def _sizes(answerer: Answerer, row: Row, sample: Asked) -> tuple[float, float, float]:

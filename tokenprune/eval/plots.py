@@ -7,21 +7,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from ..viz.lines import COLOURS, GREY
 from .results import Results
 from .rows import BLIND, NONE
 
-COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#000000",
-    "#999933",
-)  # Okabe-Ito
 MARKERS = "osD^vPXd"
-GREY = "#777777"
 
 
 def write_plots(results: Results) -> list[Path]:

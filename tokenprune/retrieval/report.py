@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..viz.lines import GREY
+
 HEADS = ("vectors", "seeds", "K", "bytes", "shortlist", "mAP", "R@1", "R@5", "R@10", "of full", "query all")
 COLOURS = {"attention": "#d55e00", "attention_fps": "#0072b2", "fps": "#009e73", "density": "#cc79a7"}
-GREY = "#777777"
 
 
 def cells_of(row: dict[str, Any]) -> list[str]:
