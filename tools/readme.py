@@ -188,7 +188,7 @@ def cost() -> str:
 
 def support() -> str:
     data = json.loads((ROOT / "results/support.json").read_text())
-    names = sorted({b for cells in data["families"].values() for b in cells}, key=lambda b: int(b.split()[0]))
+    names = sorted({b for cells in data["families"].values() for b in cells}, key=lambda b: (int(b.split()[0]), b))
     titles = [b.split(maxsplit=1)[1] for b in names]
     lines = ["| family | " + " | ".join(titles) + " |", "|---" * (len(names) + 1) + "|"]
     for family, cells in data["families"].items():
