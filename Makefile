@@ -38,7 +38,7 @@ test: $(READY) ## every test that needs no GPU and no browser: the fast ones, th
 	@echo "fast tests"
 	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu and not slow and not browser" $(PYTEST_ARGS)
 	@echo "slow tests"
-	@$(VENV)/bin/python -m pytest -m "not gpu and slow and not browser" $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu and slow and not browser" $(PYTEST_ARGS)
 
 test-browser: $(READY) ## the demo in a headless Chromium, where one is installed
 	@$(VENV)/bin/python -m pytest -m browser $(PYTEST_ARGS)
