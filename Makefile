@@ -44,10 +44,11 @@ test-browser: $(READY) ## the demo in a headless Chromium, where one is installe
 	@$(VENV)/bin/python -m pytest -m browser $(PYTEST_ARGS)
 
 test-oldest: $(OLDEST_READY) ## the same with the oldest versions that pyproject.toml allows
-	@$(OLDEST)/bin/python -m pytest -m "not gpu and not browser" --ignore tests/test_wheel.py $(PYTEST_ARGS)
+	@$(OLDEST)/bin/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu and not browser" --ignore tests/test_wheel.py $(PYTEST_ARGS)
 
 test-lmms: $(LMMS_READY) ## both embedded models through lmms-eval, and our scorers against its own
 	@HF_HUB_OFFLINE=1 $(LMMS)/bin/python -m pytest tests/lmms $(PYTEST_ARGS)
+
 test-vllm: $(VLLM_READY) ## the vLLM plug-in in engines of its own, against Hugging Face (3 GB, about 20 minutes)
 	@PYTHONPATH=$(VLLM_SHIM) $(VLLM)/bin/python -m pytest tests/integrations/vllm -v -p no:cacheprovider $(PYTEST_ARGS)
 
