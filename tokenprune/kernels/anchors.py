@@ -6,7 +6,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from .clusters import rows
-from .framing import Frames
+from .framing import Sheet
 from .similarity import BLOCK_BYTES, TINY, unit
 
 
@@ -50,7 +50,7 @@ def peak_scores(x: Tensor, valid: Tensor, neighbours: int, block_bytes: int = BL
 
     As in `kernels.density_peaks`, among the valid points of each group alone: rho_i = exp(-mean of d_ij^2 over the
     nearest `neighbours`, itself among them; all, where there are fewer), delta_i = least d_ij to a denser point, d
-    over sqrt(D); the densest of a group scores highest. Distances come in blocks of rows and are made twice.
+    over sqrt(D); the densest of a group scores highest. Distances come in blocks of rows; several are made twice.
     """
     groups, m, width = x.shape
     x = x.float()
@@ -68,29 +68,25 @@ def peak_scores(x: Tensor, valid: Tensor, neighbours: int, block_bytes: int = BL
         block.diagonal(i, 1, 2).zero_()
         return block.masked_fill_(~valid.unsqueeze(1), inf)
 
+    whole = squared(0) if step >= m else None
     density = []
     for i in range(0, m, step):
-        few = squared(i).topk(near, dim=2, largest=False).values
+        few = (squared(i) if whole is None else whole).topk(near, dim=2, largest=False).values
         density.append(-torch.where(few < inf, few, 0.0).sum(2) / real)
     rho = torch.cat(density, 1).masked_fill(~valid, -inf)
     rank = rho.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     delta = []
     for i in range(0, m, step):
         denser = rank.unsqueeze(1) < rank[:, i : i + step].unsqueeze(2)
-        delta.append(squared(i).masked_fill(~denser, inf).amin(2))
+        delta.append((squared(i) if whole is None else whole).masked_fill(~denser, inf).amin(2))
     peak = rho + 0.5 * torch.cat(delta, 1).clamp_min(TINY**2).log()
     return torch.where(rank == 0, inf, peak).masked_fill(~valid, -inf)
 
 
-def frame_peaks(x: Tensor, frames: Frames, member: Tensor, neighbours: int) -> Tensor:
-    """(S, N, D), (S, N) -> (S, N) density-peak scores among the members of each frame; -inf elsewhere."""
-    s = x.shape[0]
-    table, place = frames.table()
-    index = table.flatten().clamp_min(0).expand(s, -1)
-    valid = (table.flatten() >= 0) & member.gather(1, index)
-    shape = (s * frames.count, frames.widest)
-    peak = peak_scores(rows(x, index).view(*shape, -1), valid.view(shape), neighbours)
-    return peak.view(s, -1)[:, place]
+def frame_peaks(x: Tensor, sheet: Sheet, member: Tensor, neighbours: int) -> Tensor:
+    """(S, N, D), (S, N) -> (S, T, W) density-peak scores among the members of each frame; -inf elsewhere."""
+    valid = sheet.lay_mask(member)
+    return peak_scores(sheet.lay(x).flatten(0, 1), valid.flatten(0, 1), neighbours).view(valid.shape)
 
 
 def runs(x: Tensor, before: Tensor, tau: float) -> LongTensor:

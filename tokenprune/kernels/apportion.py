@@ -26,6 +26,8 @@ def largest_remainder(weights: Tensor, total: int, cap: int | Tensor, least: int
     above = parts * cap if isinstance(cap, int) else total
     if not parts * least <= total <= above or (isinstance(cap, int) and least > cap):
         raise BudgetError(f"cannot share {total} over {parts} parts of {least} to {cap} each")
+    if parts == 1:
+        return torch.full_like(weights, total, dtype=torch.long)  # type: ignore[return-value]
     weights = weights.to(torch.float32 if weights.device.type == "mps" else torch.float64)
     # A weight that no other one is as small as gets its share when all heavier parts are full.
     weights = weights.clamp_min(1e-30 if weights.dtype == torch.float32 else 1e-290)

@@ -8,7 +8,8 @@ import torch
 from torch import BoolTensor, LongTensor, Tensor
 
 from ..tokens import VisualTokens
-from .frames import frame_numbers, is_patch
+from .apportion import largest_remainder
+from .frames import frame_numbers, is_patch, latest_at
 from .segments import segment_mean
 
 
@@ -28,6 +29,11 @@ class Sheet(NamedTuple):
             values = values.index_select(1, self.token)
         return values.unflatten(1, (self.count, self.width))
 
+    def lay_mask(self, member: Tensor) -> Tensor:
+        """(S, N) bool -> (S, T, W), False at filler."""
+        laid = self.lay(member)
+        return laid if self.real is None else laid & self.real
+
     def take_up(self, laid: Tensor) -> Tensor:
         """(S, T, W) -> (S, N)."""
         flat = laid.flatten(1)
@@ -43,7 +49,7 @@ class Sheet(NamedTuple):
     def ranks(self, laid: Tensor) -> LongTensor:
         """(S, T, W) scores -> (S, T, W) how many of its group come before each, by falling score; filler last."""
         if self.real is not None:
-            laid = laid.masked_fill(~self.real, -float("inf"))
+            laid = laid.float().masked_fill(~self.real, -float("inf"))
         return laid.argsort(dim=2, descending=True, stable=True).argsort(dim=2)  # type: ignore[return-value]
 
     def best(self, laid: Tensor, quota: Tensor) -> BoolTensor:
@@ -65,6 +71,13 @@ class Frames(NamedTuple):
         """(S, N, D) -> (S, T, D) mean of each frame's patches, in float32; zero where there is none."""
         return segment_mean(values.float(), self.of, self.count, self.patch)
 
+    def share(self, total: int) -> Tensor:
+        """(1, T) counts that sum to `total`, in proportion to the frames' tokens."""
+        if self.widest == self.smallest:  # what does not divide goes to the first frames
+            line = torch.arange(self.count, device=self.of.device)
+            return ((line < total % self.count) + total // self.count).unsqueeze(0)
+        return largest_remainder(self.size.unsqueeze(0), total, self.size)
+
     def groups(self, like: Tensor) -> LongTensor:
         """(S, N) whatever -> (S, N) the frame of each token."""
         return self.of + torch.zeros_like(like, dtype=torch.long)  # type: ignore[return-value]
@@ -85,6 +98,16 @@ class Frames(NamedTuple):
         token, real = table.flatten().clamp_min(0), table >= 0
         patch = real if self.patch is None else real & self.patch[token].view_as(real)
         return Sheet(self.count, self.widest, token, place, real, patch)  # type: ignore[arg-type]
+
+
+def frame_before(tokens: VisualTokens, frames: Frames) -> LongTensor:
+    """(N,) each token's place in the very frame before its own, -1 where there is none."""
+    if (grid := plain_grid(tokens)) is not None:
+        line = torch.arange(tokens.features.shape[1], device=frames.of.device)
+        return (line - grid[1] * grid[2]).clamp_min(-1)  # type: ignore[return-value]
+    coords = coords_of(tokens)
+    before = latest_at(coords, coords[:, 1] - 1)
+    return torch.where(frames.of - frames.of[before.clamp_min(0)] == 1, before, -1)  # type: ignore[return-value]
 
 
 def coords_of(tokens: VisualTokens) -> Tensor:

@@ -15,7 +15,6 @@ from ..kernels.absorb import centred_mean
 from ..kernels.anchors import frame_peaks, nearest_anchor
 from ..kernels.apportion import largest_remainder
 from ..kernels.framing import frames_of
-from ..kernels.ranks import chosen_first, group_rank
 from ..tokens import Selection, VisualTokens
 from ._fields import check_ints, check_numbers
 from .base import Reducer, register
@@ -67,17 +66,16 @@ class FastVID(Reducer):
         if tokens.saliency is None:
             raise TokenPruneError("fastvid needs the attention of the vision tower")
         frames, n = frames_of(tokens), tokens.features.shape[1]
-        merged = math.floor(self.context * keep + 1e-9)
+        sheet, merged = frames.sheet(), math.floor(self.context * keep + 1e-9)
         with ranking(tokens.features):
             saliency = tokens.saliency.float()
-            segment = dyseg(frames.means(tokens.features), self.segments, self.tau)  # (S, T)
-            quota = largest_remainder(frames.size.unsqueeze(0), keep - merged, frames.size)
-            group = frames.groups(saliency)
-            salient = group_rank(saliency, group) < quota[:, frames.of]
+            segment = dyseg(sheet.means(sheet.lay(tokens.features.float())), self.segments, self.tau)  # (S, T)
+            quota = frames.share(keep - merged)
+            salient = sheet.best(sheet.lay(saliency), quota)
             weight = anchor_frames(segment, frames.size, self.stride)
             share = largest_remainder(weight, merged, frames.size - quota)
-            peak = frame_peaks(tokens.features, frames, ~salient, self.neighbours)
-            anchor = group_rank(chosen_first(peak, ~salient), group) < share[:, frames.of]
+            # Salient tokens are no peaks of what is left, and come after all of it.
+            anchor = sheet.best(frame_peaks(tokens.features, sheet, ~salient, self.neighbours), share)
             near = nearest_anchor(unit(tokens.features), anchor, merged, segment[:, frames.of])
             keeps = salient | anchor
             owner = torch.where(keeps, torch.arange(n, device=near.device), near)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import LongTensor, Tensor
 
 from .. import budget as _budget
 from ..errors import TokenPruneError
@@ -14,10 +15,9 @@ from ..kernels import ranking, unit
 from ..kernels.absorb import centred_mean
 from ..kernels.anchors import frame_peaks, nearest_anchor
 from ..kernels.apportion import largest_remainder
-from ..kernels.frames import latest_at
-from ..kernels.framing import coords_of, frames_of
+from ..kernels.framing import Frames, frame_before, frames_of
 from ..kernels.motion import change
-from ..kernels.ranks import chosen_first, group_rank
+from ..kernels.ranks import chosen_first
 from ..kernels.windows import is_copy, still_windows
 from ..tokens import Selection, VisualTokens
 from ._fields import check_ints, check_numbers
@@ -77,44 +77,44 @@ class HoliTom(Reducer):
 
     def schedule(self, n: int, num_layers: int) -> dict[int, int] | None:
         plan = {0: _budget.count(self.keep, n)}
-        for part in self.parts()[1:]:
-            plan |= part.schedule(plan[0], num_layers) or {}
-        return plan
+        return plan if self.inner is None else plan | (self.parts()[1].schedule(plan[0], num_layers) or {})
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         if tokens.saliency is None:
             raise TokenPruneError("holitom needs the attention of the vision tower")
-        frames, n = frames_of(tokens), tokens.features.shape[1]
-        most = math.floor(self.context * keep + 1e-9)
-        with ranking(tokens.features):
-            line, coords = torch.arange(n, device=tokens.features.device), coords_of(tokens)
-            before = latest_at(coords, coords[:, 1] - 1)
-            before = torch.where(frames.of - frames.of[before.clamp_min(0)] == 1, before, -1)
-            alike = change(tokens.features, before) < 1 - self.tau
-            found = still_windows(alike, before, frames.of, frames.count)
-            head, copy, saliency = found.head, is_copy(found.head), tokens.saliency.float()
-            together = centred_mean(head, 0.0)(saliency.unsqueeze(2)).squeeze(2)
-            saliency = torch.where(copy, saliency, together)
-            group = frames.groups(head)
-            left = torch.zeros_like(found.start).scatter_add(1, group, (~copy).long())
-            quota = largest_remainder(left, keep, frames.size)
-            part = (quota * self.context + 1e-9).floor().long()
-            best = group_rank(chosen_first(saliency, ~copy), group)
-            keeps = best < (quota - part)[:, frames.of]
+        x, frames = tokens.features, frames_of(tokens)
+        sheet, most = frames.sheet(), math.floor(self.context * keep + 1e-9)
+        line = torch.arange(x.shape[1], device=x.device)
+        with ranking(x):
+            saliency, head = tokens.saliency.float(), self.heads(tokens, frames)
+            copy = is_copy(head)
+            if frames.count > 1:
+                saliency = torch.where(copy, saliency, centred_mean(head, 0.0)(saliency.unsqueeze(2)).squeeze(2))
+            quota = largest_remainder(sheet.lay_mask(~copy).sum(2), keep, frames.size)
+            part = (quota * self.context + 1e-9).floor().long() if most else None
+            keeps = sheet.best(sheet.lay(chosen_first(saliency, ~copy)), quota if part is None else quota - part)
             once = torch.where(copy & ~keeps, head, line)
-            near, anchor = torch.full_like(head, -1), torch.zeros_like(keeps)
-            if most:
+            in_time = centred_mean(once, 0.0)
+            near = torch.full_like(head, -1)
+            if part is not None:
                 open_ = ~copy & ~keeps
-                still = centred_mean(once, 0.0)(tokens.features.float())
-                peak = frame_peaks(still, frames, open_, self.neighbours)
+                peak = sheet.take_up(frame_peaks(in_time(x.float()), sheet, open_, self.neighbours))
                 peak = torch.where(open_, peak, saliency).masked_fill(keeps, -float("inf"))
-                place = group_rank(chosen_first(peak, open_), group)
-                anchor = (place < part[:, frames.of]) & ~keeps
+                anchor = sheet.best(sheet.lay(chosen_first(peak, open_)), part) & ~keeps
                 keeps = keeps | anchor
                 once = torch.where(keeps, line, once)
-                still = unit(centred_mean(once, 0.0)(tokens.features.float()))
-                near = nearest_anchor(still, anchor, most, group)
-            then = torch.where(keeps, line, torch.where(copy, -1, near))
-            in_time, in_space = centred_mean(once, 0.0), centred_mean(then, self.beta)
-        merged, owner = in_space(in_time(tokens.features)), then.gather(1, once)
-        return Selection(keeps, merged, saliency, owner, lambda values: in_space(in_time(values)))  # type: ignore[arg-type]
+                in_time = centred_mean(once, 0.0)
+                near = nearest_anchor(unit(in_time(x.float())), anchor, most, frames.groups(head))
+            then = torch.where(keeps, line, near.masked_fill(copy, -1))
+            in_space = centred_mean(then, self.beta) if most else lambda values: values
+
+        def merge(values: Tensor) -> Tensor:
+            return in_space(in_time(values))
+
+        return Selection(keeps, merge(x), saliency, then.gather(1, once), merge)  # type: ignore[arg-type]
+
+    def heads(self, tokens: VisualTokens, frames: Frames) -> LongTensor:
+        """(S, N) for each token that stands still in its window the one in the window's first frame, else itself."""
+        before, x = frame_before(tokens, frames), tokens.features
+        alike = change(x, before) < 1 - self.tau if frames.count > 1 else (before >= 0).expand(x.shape[:2])
+        return still_windows(alike, before, frames.of, frames.count).head
