@@ -132,6 +132,15 @@ def test_in_this_process_it_is_the_same(folder):
     assert np.array_equal(here.frames, there.frames) and here.timestamps == there.timestamps
 
 
+def test_no_log_of_ffmpeg_goes_to_python_while_it_decodes(folder):
+    """torchvision switches it on, and a decoder that closes then waits for threads that wait for the GIL."""
+    import av.logging
+
+    av.logging.set_level(av.logging.ERROR)
+    load_clip(video(folder, "h264.mp4"), frames=2, timeout=None)
+    assert av.logging.get_level() is None
+
+
 @pytest.mark.parametrize(
     ("name", "codec"), [("h264.mkv", "libx264"), ("vp9.webm", "libvpx-vp9"), ("fast.mp4", "libx264")]
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import av  # pyright: ignore
+import av.logging  # pyright: ignore
 import numpy as np
 from av.error import FFmpegError  # pyright: ignore
 from av.stream import Disposition  # pyright: ignore
@@ -38,6 +39,9 @@ class PyAVReader:
     name = "pyav"
 
     def __init__(self, ask: Ask) -> None:
+        # A log that goes to Python needs the GIL in FFmpeg's threads, for which the closing of a decoder waits with the
+        # GIL in its hand. PyAV's own default is no such log, but torchvision switches it on.
+        av.logging.set_level(None)
         self._path = ask.path
         self._options = {"protocol_whitelist": "file", "format_whitelist": FORMATS[ask.container]}
         self._limit = ask.max_pixels
