@@ -234,6 +234,7 @@ def ranks(world, run):
     """As many processes as a launcher would start, told so by their environment as it tells them."""
 
     def be(rank):
+        torch.set_num_threads(1)  # makes the thread pool anew after the fork, before several threads want it
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
         run()
 

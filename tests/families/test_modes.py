@@ -209,7 +209,8 @@ def test_a_static_cache_gives_the_same_or_is_refused(name, k, kind):
 @pytest.mark.parametrize("kind", ["single", "batch"])
 @pytest.mark.parametrize("k", METHODS)
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_vl"])
-def test_decoding_is_compiled_once_into_one_graph(name, k, kind):
+def test_decoding_is_compiled_once_into_one_graph(request, name, k, kind):
+    from torch._dynamo.exc import Unsupported
     from torch._dynamo.utils import counters
 
     family = FAMILIES[name]
@@ -222,7 +223,13 @@ def test_decoding_is_compiled_once_into_one_graph(name, k, kind):
         compiled = CompileConfig(backend="aot_eager", fullgraph=True, mode=None)
         compiled._compile_all_devices = True  # transformers compiles on accelerators only, unless told so
         options = {"cache_implementation": "static", "compile_config": compiled}
-        assert torch.equal(model.generate(**inputs, **GREEDY, **options), wanted)
+        try:
+            assert torch.equal(model.generate(**inputs, **GREEDY, **options), wanted)
+        except Unsupported:
+            request.node.user_properties.clear()  # no tick in the support table
+            with pytest.raises(Unsupported):
+                family.build().generate(**inputs, **GREEDY, **options)
+            pytest.skip("this PyTorch cannot compile this model's decoding, patched or not")
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 

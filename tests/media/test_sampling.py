@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 
+from tests.stock import needs_exact_sampling
 from tokenprune.errors import InputError
 from tokenprune.media import sample_indices, sample_times
 
@@ -25,6 +26,7 @@ def test_the_rule_in_numbers():
 @settings(derandomize=True, max_examples=200)
 @given(total=st.integers(1, 4000), n=st.integers(1, 900), fps=st.sampled_from([5.0, 24.0, 25.0, 29.97, 60.0]))
 def test_it_is_the_default_of_transformers(total, n, fps):
+    needs_exact_sampling()
     about = VideoMetadata(total_num_frames=total, fps=fps)
     expected = default_sample_indices_fn(about, num_frames=min(n, total))
     assert sample_indices(total, fps, frames=n) == tuple(expected.tolist())

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from tests.stock import needs_clip_times
 from tokenprune.zoo import info, load, path
 from tokenprune.zoo.evaluate import SUITES, answers, inputs_of, score
 
@@ -63,6 +64,8 @@ def test_pruning_costs_on_every_suite():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FEW)
 def test_it_answers_as_well_as_its_card_says(name, loaded):
+    if name == "clips":
+        needs_clip_times(loaded[0])
     measured = info(NAME)["suites"][name]
     samples = SUITES[name].suite(measured["split"], measured["questions"], measured["seed"])[: FEW[name]]
     found = score(samples, answers(*loaded, samples))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.stock import needs_clip_times
 from tokenprune.zoo import clips, documents, scenes, typesetting
 from tokenprune.zoo.build_qwen import (
     CELL,
@@ -62,6 +63,8 @@ def test_frame_pairs_are_those_of_the_video_processor(processor):
 def test_each_slot_equals_the_stock_model_on_that_question_alone(kind, model):
     rng, encoder = random.Random(0), reading.Encoder()
     language = model.model.language_model
+    if kind == "clip":
+        needs_clip_times(model)
     if kind == "page":
         lesson = lessons.page_lesson(rng, encoder, 2, (1, 6, 17), whole=False)
         image, grids = IMAGE, {"image_grid_thw": torch.tensor([[1, 12, 34]])}
