@@ -49,7 +49,7 @@ test-oldest: $(OLDEST_READY) ## the same with the oldest versions that pyproject
 test-lmms: $(LMMS_READY) ## both embedded models through lmms-eval, and our scorers against its own
 	@HF_HUB_OFFLINE=1 $(LMMS)/bin/python -m pytest tests/lmms $(PYTEST_ARGS)
 
-test-vllm: $(VLLM_READY) ## the vLLM plug-in in engines of its own, against Hugging Face (3 GB, about 20 minutes)
+test-vllm: $(VLLM_READY) ## the vLLM plug-in in engines of its own, against Hugging Face (3 GB, about 5 minutes)
 	@PYTHONPATH=$(VLLM_SHIM) $(VLLM)/bin/python -m pytest tests/integrations/vllm -v -p no:cacheprovider $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff, and pyright on the package

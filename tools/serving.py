@@ -230,8 +230,8 @@ def measured(result: dict[str, Any]) -> str:
         f"## Under load\n\n`{result['model']}` with `{result['method']}` behind the OpenAI server, float32 on "
         f"{where['cores']} cores; {rows[0]['requests']} requests for {settings['new_tokens']} tokens each, every one "
         f"with another drawn scene, {settings['at_once']} at once; two servers took turns of {settings['turn']} "
-        f"requests, prefix cache off. Other work ran on the machine (load {min(load)} to {max(load)}), on both "
-        "alike: read the ratios. Repeat with `.venv-vllm/bin/python tools/serving.py`.\n\n"
+        f"requests, prefix cache off. The machine's load was {min(load)} to {max(load)}, the servers' own with it. "
+        "Repeat with `.venv-vllm/bin/python tools/serving.py`.\n\n"
         + f"{head}\n{body}\n"
     )
 
