@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -205,9 +206,13 @@ def coverage(features: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     return torch.stack([distance.mean(), distance.quantile(0.95), distance.max()])
 
 
-@pytest.mark.parametrize(
-    ("n", "seeds"), [(576, 12), pytest.param(2304, 6, marks=pytest.mark.slow)], ids=["576", "2304"]
-)
+asked = pytest.mark.skipif(not os.environ.get("TOKENPRUNE_LONG"), reason="ten minutes: TOKENPRUNE_LONG=1")
+
+
+@pytest.mark.parametrize(("n", "seeds"), [
+    (576, 12), pytest.param(2304, 6, marks=pytest.mark.slow),
+    pytest.param(16_384, 1, marks=[pytest.mark.slow, pytest.mark.timeout(3600), asked]),
+], ids=str)  # fmt: skip
 def test_the_default_schedule_covers_as_well_as_the_official_one(n, seeds):
     methods = {
         "official": get_method("flashvlm", eta=0.0, compat="official"),

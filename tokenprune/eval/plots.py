@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ..viz.lines import COLOURS, GREY
@@ -12,6 +13,8 @@ from .results import Results
 from .rows import BLIND, NONE
 
 MARKERS = "osD^vPXd"
+FEW = 8
+"""With more curves than this no interval is drawn around each: one says how wide they are."""
 
 
 def write_plots(results: Results) -> list[Path]:
@@ -26,9 +29,9 @@ def write_plots(results: Results) -> list[Path]:
 
 
 def tokens_figure(body: dict[str, Any], labels: Collection[str] | None = None) -> Any:
-    """Score, with its band, over equivalent tokens as a matplotlib figure; None without matplotlib or right answers.
+    """Score over equivalent tokens as a matplotlib figure; None without matplotlib or right answers.
 
-    labels: the rows that are drawn; None: all of them. A row has the same colour whoever else is drawn.
+    labels: the rows that are drawn; None: all of them. A row has the same colour and marker whoever else is drawn.
     """
     curves = _curves(body)
     drawn = [label for label in curves if labels is None or label in labels]
@@ -40,7 +43,9 @@ def tokens_figure(body: dict[str, Any], labels: Collection[str] | None = None) -
     for place, (label, rows) in enumerate(curves.items()):
         if label in drawn:
             x = [100 * r["tokens"]["equivalent"] / r["tokens"]["before"] for r in rows]
-            _curve(axes, place, label, x, rows, bands=True)
+            _curve(axes, place, label, x, rows, bands=len(drawn) <= FEW)
+    if len(drawn) > FEW:
+        _width(axes, [row for label in drawn for row in curves[label]])
     axes.set_xscale("log")
     keeps = {r["keep"] for label in drawn for r in curves[label]}
     ticks = sorted(round(100 * k, 1) for k in keeps if isinstance(k, float))
@@ -73,7 +78,7 @@ def _figure() -> tuple[Any, Any] | None:
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.8), layout="constrained")
     return figure, figure.subplots()
 
 
@@ -91,12 +96,24 @@ def _curve(
     axes: Any, place: int, label: str, x: list[float], rows: list[dict[str, Any]], bands: bool
 ) -> None:
     colour = COLOURS[place % len(COLOURS)]
+    marker = MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]  # no two of the first 64 are alike
     dashed = "--" if rows and rows[0]["baseline"] else "-"
     y = [100 * r["score"]["value"] for r in rows]
-    axes.plot(x, y, dashed, marker=MARKERS[place % len(MARKERS)], color=colour, label=label, markersize=5)
+    axes.plot(x, y, dashed, marker=marker, color=colour, label=label, markersize=5)
     if bands:
         low, high = ([100 * r["score"][end] for r in rows] for end in ("low", "high"))
         axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _width(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """One bar as long as the median row's interval, in the corner without curves."""
+    half = median(50 * (row["score"]["high"] - row["score"]["low"]) for row in rows)
+    low, high = axes.get_ylim()
+    middle = low + half + 0.04 * (high - low)
+    place = axes.get_yaxis_transform()  # x in shares of the axes, y in points
+    axes.errorbar([0.97], [middle], [half], color=GREY, capsize=3, linewidth=1, transform=place)
+    said = f"95 % interval, median: ± {half:.1f}"
+    axes.text(0.955, middle, said, color=GREY, fontsize=8, ha="right", va="center", transform=place)
 
 
 def _reference(axes: Any, body: dict[str, Any]) -> None:
@@ -120,4 +137,7 @@ def _finish(axes: Any, body: dict[str, Any], x: str) -> None:
     axes.set_title(title, fontsize=10, loc="left")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)
+    # From top to bottom as the curves end on the right.
+    curves = sorted(axes.get_lines(), key=lambda line: -line.get_ydata()[-1])
+    curves = [line for line in curves if not line.get_label().startswith("_")]
+    axes.figure.legend(handles=curves, loc="outside right upper", fontsize=8, frameon=False, handlelength=2.6)
