@@ -206,8 +206,7 @@ def test_a_static_cache_gives_the_same_or_is_refused(name, k, kind):
 
 @pytest.mark.slow
 @pytest.mark.behaviour("6 static cache")
-@pytest.mark.parametrize("kind", ["single", "batch"])
-@pytest.mark.parametrize("k", METHODS)
+@pytest.mark.parametrize(("k", "kind"), zip(METHODS, ["batch", "single"]))
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_vl"])
 def test_decoding_is_compiled_once_into_one_graph(request, name, k, kind):
     from torch._dynamo.exc import Unsupported
