@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenprune.kernels.framing import coords_of, frames_of
+from tokenprune.kernels.apportion import largest_remainder
+from tokenprune.kernels.framing import coords_of, frame_before, frames_of
+from tokenprune.kernels.segments import segment_mean
 from tokenprune.tokens import VisualTokens
 
 from ..methods.make import LAYOUTS, make_tokens
@@ -40,7 +42,8 @@ def test_frames_side_by_side(layout):
     frames, of = frames_of(tokens), torch.tensor(by_hand(tokens))
     sheet, patch = frames.sheet(), coords_of(tokens)[:, 2] >= 0
     laid, score = sheet.lay(tokens.features), tokens.saliency.round(decimals=1)
-    torch.testing.assert_close(sheet.means(laid), frames.means(tokens.features))
+    plain = segment_mean(tokens.features, frames.of, frames.count, frames.patch)
+    torch.testing.assert_close(sheet.means(laid), plain)
     assert torch.equal(sheet.take_up(sheet.lay(score)), score)
     quota = torch.stack([(frames.size + 1) // 2, frames.size - 1])
     got = sheet.best(sheet.lay(score), quota)
@@ -59,7 +62,28 @@ def test_frames_of_a_clip_that_was_cut_before():
     frames = frames_of(cut)
     assert frames.of.tolist() == [0, 0, 1, 1, 2, 2, 2], "the third frame is gone"
     assert frames.size.tolist() == [2, 2, 3] and frames[3:] == (3, 3, 2)
-    torch.testing.assert_close(frames.means(cut.features)[1, 2], cut.features[1, 4:].mean(0))
+    sheet = frames.sheet()
+    torch.testing.assert_close(sheet.means(sheet.lay(cut.features))[1, 2], cut.features[1, 4:].mean(0))
+    assert sheet.lay_mask(torch.ones(2, 7, dtype=torch.bool)).sum(2).tolist() == [[2, 2, 3]] * 2
+    # 38 lies where 14 does, in the frame before; 39 where 3 does, two frames before.
+    assert frame_before(cut, frames).tolist() == [-1, -1, -1, -1, -1, 2, -1]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_place_in_the_frame_before(layout):
+    tokens = make_tokens(LAYOUTS[layout])
+    where, of = coords_of(tokens).tolist(), by_hand(tokens)
+    seen = {(of[i], part, y, x): i for i, (part, _, y, x) in enumerate(where) if y >= 0}
+    wanted = [seen.get((of[i] - 1, part, y, x), -1) if y >= 0 else -1 for i, (part, _, y, x) in enumerate(where)]
+    assert frame_before(tokens, frames_of(tokens)).tolist() == wanted
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_total_shared_over_the_frames(layout):
+    frames = frames_of(make_tokens(LAYOUTS[layout]))
+    sizes = frames.size.unsqueeze(0)
+    for total in {0, 1, int(frames.size.sum()) // 3, int(frames.size.sum())}:
+        assert torch.equal(frames.share(total), largest_remainder(sizes, total, frames.size))
 
 
 def test_separators_follow_the_patch_before_them():

@@ -22,12 +22,17 @@ from .toy import toy
 quick = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
+def means_of(tokens: VisualTokens) -> torch.Tensor:
+    sheet = frames_of(tokens).sheet()
+    return sheet.means(sheet.lay(tokens.features))
+
+
 @pytest.mark.parametrize(("count", "tau", "segments"), [
     (2, 0.9, [0, 1, 2, 3]), (2, 0.5, [0, 0, 0, 1]), (1, 0.5, [0, 0, 0, 0]), (3, 0.5, [0, 1, 1, 2]),
     (8, -1.0, [0, 1, 2, 3]), (1, 0.6, [0, 1, 1, 2]),
 ])  # fmt: skip
 def test_segments_of_the_toy_clip(count, tau, segments):
-    means = frames_of(toy()).means(toy().features)
+    means = means_of(toy())
     adjacent = torch.cosine_similarity(means[0, 1:], means[0, :-1], dim=1)
     torch.testing.assert_close(adjacent, torch.tensor([0.5965, 0.6907, 0.5810]), atol=5e-5, rtol=0)
     assert dyseg(means, count, tau).tolist() == [segments]
@@ -121,7 +126,7 @@ def test_agrees_with_a_float64_loop(seed, data, how):
     keep = data.draw(st.integers(1, 30))
     method = get_method("fastvid", segments=how[0], tau=how[1])
     selection = method.select(tokens, keep)
-    segment = dyseg(frames_of(tokens).means(tokens.features), *how)
+    segment = dyseg(means_of(tokens), *how)
     for i in range(2):
         expected = reference(tokens, i, keep, segment[i].tolist(), 5)
         assume(expected is not None and expected[3] > 1e-5)

@@ -10,7 +10,6 @@ from torch import BoolTensor, LongTensor, Tensor
 from ..tokens import VisualTokens
 from .apportion import largest_remainder
 from .frames import frame_numbers, is_patch, latest_at
-from .segments import segment_mean
 
 
 class Sheet(NamedTuple):
@@ -66,10 +65,6 @@ class Frames(NamedTuple):
     count: int  # T
     widest: int  # tokens of the largest frame, or a little more
     smallest: int  # tokens of the smallest frame, or a little fewer
-
-    def means(self, values: Tensor) -> Tensor:
-        """(S, N, D) -> (S, T, D) mean of each frame's patches, in float32; zero where there is none."""
-        return segment_mean(values.float(), self.of, self.count, self.patch)
 
     def share(self, total: int) -> Tensor:
         """(1, T) counts that sum to `total`, in proportion to the frames' tokens."""
