@@ -22,7 +22,7 @@ quick = settings(max_examples=40, deadline=None, derandomize=True, suppress_heal
 def test_peaks_of_a_masked_group_are_those_of_its_points_alone(m, near, seed):
     g = torch.Generator().manual_seed(seed)
     x, valid = torch.randn(3, m, 5, generator=g) + 3, torch.rand(3, m, generator=g) < 0.7
-    got, blocks = peak_scores(x, valid, near), peak_scores(x, valid, near, block_bytes=1)
+    got, blocks = peak_scores(x, ~valid, near), peak_scores(x, ~valid, near, block_bytes=1)
     for i in range(3):
         own = valid[i].nonzero()[:, 0]
         assert (got[i][~valid[i]] == -math.inf).all()
@@ -99,7 +99,7 @@ def test_runs_lead_to_their_first_token(n, seed):
 def test_no_block_above_its_limit():
     x, valid = torch.randn(4, 300, 4), torch.ones(4, 300, dtype=torch.bool)
     with Watch() as watch:
-        peak_scores(x, valid, 4, block_bytes=2**19)
+        peak_scores(x, ~valid, 4, block_bytes=2**19)
         group = torch.zeros(4, 300, dtype=torch.long)
         nearest_anchor(x, valid, 300, group, block_bytes=2**19)
     assert watch.largest <= 2**19 < 4 * 4 * 300 * 300 and watch.waits == []

@@ -55,6 +55,25 @@ def test_frames_side_by_side(layout):
             torch.testing.assert_close(sheet.means(laid)[s, t], tokens.features[s, (of == t) & patch].mean(0))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ranks_with_some_behind_and_the_least_of_all(layout):
+    tokens = make_tokens(LAYOUTS[layout], images=2)
+    frames, of = frames_of(tokens), by_hand(tokens)
+    sheet, score = frames.sheet(), tokens.saliency.round(decimals=1)
+    behind = torch.rand(score.shape, generator=torch.Generator().manual_seed(0)) < 0.4
+    rank = sheet.take_up(sheet.ranks(sheet.lay(score), last=sheet.lay(behind)))
+    least = sheet.least(sheet.lay(score), (len(of) + 1) // 2)
+    for s in range(2):
+        for t in range(frames.count):
+            own = sorted(
+                (i for i in range(len(of)) if of[i] == t),
+                key=lambda i: (bool(behind[s, i]), -float(score[s, i]), i),
+            )
+            assert rank[s, own].tolist() == list(range(len(own)))
+        wanted = sorted(range(len(of)), key=lambda i: (float(score[s, i]), i))[: (len(of) + 1) // 2]
+        assert least[s].nonzero().flatten().tolist() == sorted(wanted)
+
+
 def test_frames_of_a_clip_that_was_cut_before():
     tokens = make_tokens(LAYOUTS["video"], images=2)
     left = torch.tensor([3, 5, 14, 20, 37, 38, 39])
@@ -74,7 +93,9 @@ def test_the_place_in_the_frame_before(layout):
     tokens = make_tokens(LAYOUTS[layout])
     where, of = coords_of(tokens).tolist(), by_hand(tokens)
     seen = {(of[i], part, y, x): i for i, (part, _, y, x) in enumerate(where) if y >= 0}
-    wanted = [seen.get((of[i] - 1, part, y, x), -1) if y >= 0 else -1 for i, (part, _, y, x) in enumerate(where)]
+    wanted = [
+        seen.get((of[i] - 1, part, y, x), -1) if y >= 0 else -1 for i, (part, _, y, x) in enumerate(where)
+    ]
     assert frame_before(tokens, frames_of(tokens)).tolist() == wanted
 
 

@@ -15,8 +15,8 @@ from tokenprune import patch_model
 from tokenprune.errors import TokenPruneError
 from tokenprune.kernels import unit
 from tokenprune.kernels.frames import latest_at
-from tokenprune.kernels.framing import frames_of
-from tokenprune.kernels.windows import Windows, still_windows
+from tokenprune.kernels.framing import frame_before, frames_of, places_of
+from tokenprune.kernels.windows import Windows, still_heads, still_windows
 from tokenprune.methods import get_method
 from tokenprune.tokens import VisualTokens
 
@@ -27,9 +27,17 @@ quick = settings(max_examples=30, deadline=None, derandomize=True, suppress_heal
 
 
 def windows_of(tokens: VisualTokens, tau: float) -> Windows:
+    return still_windows(alike_of(tokens, tau).view(len(tokens.features), tokens.grid[0], -1))
+
+
+def alike_of(tokens: VisualTokens, tau: float) -> torch.Tensor:
     before, x = latest_at(tokens.coords, tokens.coords[:, 1] - 1), unit(tokens.features)
-    alike = (x * x[:, before.clamp_min(0)]).sum(2) > tau
-    return still_windows(alike, before, frames_of(tokens).of, frames_of(tokens).count)
+    return ((x * x[:, before.clamp_min(0)]).sum(2) > tau) & (before >= 0)
+
+
+def heads_of(tokens: VisualTokens, tau: float) -> torch.Tensor:
+    frames = frames_of(tokens)
+    return still_heads(alike_of(tokens, tau), places_of(tokens, frames), frames.of)
 
 
 def still_places(alike: list[list[bool]], s: int, e: int) -> list[int]:
@@ -68,14 +76,14 @@ def moving(seed: int, images: int, frames: int, h: int, w: int) -> VisualTokens:
 def test_windows_of_the_toy_clip(tau, tiles, copies):
     found = windows_of(toy(), tau)
     assert found.start.tolist() == [tiles] and found.gain.tolist() == [copies]
-    assert int((found.head != torch.arange(24)).sum()) == copies
+    assert int((heads_of(toy(), tau) != torch.arange(24)).sum()) == copies
 
 
 @quick
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 3), st.sampled_from([-2.0, 0.5, 0.8]))
 def test_windows_are_the_best_tiling(seed, frames, h, tau):
     tokens = moving(seed, 3, frames, h, 2)
-    found, places = windows_of(tokens, tau), 2 * h
+    found, heads, places = windows_of(tokens, tau), heads_of(tokens, tau), 2 * h
     for i in range(3):
         x = tokens.features[i].view(frames, places, -1).double()
         alike = [
@@ -89,30 +97,49 @@ def test_windows_are_the_best_tiling(seed, frames, h, tau):
         for s, e in tiles:
             for p, t in itertools.product(still_places(alike, s, e), range(s, e + 1)):
                 head[t * places + p] = s * places + p
-        assert found.head[i].tolist() == head
+        assert heads[i].tolist() == head
+
+
+def holed(layout: str) -> VisualTokens:
+    """A clip as it is, with a separator at its end, or after a cut that took a whole frame and parts of the others."""
+    tokens = make_tokens(LAYOUTS[layout.removesuffix(", cut")], images=2)
+    if layout.endswith("cut"):
+        left = [i for i in range(49) if i // 16 != 1 and i % 5]
+        tokens = VisualTokens(tokens.features[:, left], None, "video", tokens.coords[left])
+    return tokens
+
+
+@pytest.mark.parametrize("layout", ["video", "video-newline", "video-newline, cut"])
+@pytest.mark.parametrize("likely", [0.3, 0.9, 1.0])
+def test_still_places_of_clips_with_holes_and_separators(layout, likely):
+    tokens = holed(layout)
+    frames, n = frames_of(tokens), tokens.features.shape[1]
+    before = frame_before(tokens, frames)
+    alike = (torch.rand(2, n, generator=torch.Generator().manual_seed(1)) < likely) & (before >= 0)
+    heads = still_heads(alike, places_of(tokens, frames), frames.of)
+    where = tokens.coords[:, 2:].tolist()
+    spots = sorted({(y, x) for y, x in where if y >= 0})
+    at = {(int(frames.of[i]), (y, x)): i for i, (y, x) in enumerate(where)}
+    for s in range(2):
+        steps = [[(t, p) in at and bool(alike[s, at[t, p]]) for p in spots] for t in range(1, frames.count)]
+        expected = list(range(n))
+        for first, last in best_tiling(steps, frames.count)[0]:
+            for p in still_places(steps, first, last):
+                for t in range(first, last + 1):
+                    expected[at[t, spots[p]]] = at[first, spots[p]]
+        assert heads[s].tolist() == expected
+    assert likely < 1 or (heads != torch.arange(n)).any()
 
 
 def shares(weights: list[int], total: int, cap: int) -> list[int]:
-    """Largest remainder in exact fractions; full frames give on what they cannot take."""
-    out, open_ = [0] * len(weights), [t for t, w in enumerate(weights) if w]
-    while True:
-        left, mass = total - sum(out), sum(weights[t] for t in open_)
-        if not mass:  # only frames without a weight have room
-            open_, weights = [t for t, k in enumerate(out) if k < cap], [1] * len(weights)
-            mass = len(open_)
-        due = {t: Fraction(left * weights[t], max(mass, 1)) for t in open_}
-        full = [t for t in open_ if due[t] >= cap]
-        for t in full:
-            out[t] = cap
-        open_ = [t for t in open_ if t not in full]
-        if full and sum(out) < total:
-            continue
-        for t in open_:
-            out[t] = int(due[t])
-        rest = total - sum(out)
-        for t in sorted(open_, key=lambda t: (int(due[t]) - due[t], t))[:rest]:
-            out[t] += 1
-        return out
+    """Highest averages after Webster, in exact fractions: one after the other to the least (s + 1/2) / weight."""
+    out = [0] * len(weights)
+    for _ in range(total):
+        open_ = [t for t in range(len(out)) if out[t] < cap]
+        out[
+            min(open_, key=lambda t: (not weights[t], Fraction(2 * out[t] + 1, 2 * max(weights[t], 1)), t))
+        ] += 1
+    return out
 
 
 def reference(tokens: VisualTokens, i: int, keep: int, head: list[int], places: int):
@@ -143,9 +170,9 @@ def reference(tokens: VisualTokens, i: int, keep: int, head: list[int], places: 
 def test_agrees_with_a_float64_loop(seed, data):
     tokens = moving(seed, 2, 5, 2, 3)
     keep = data.draw(st.integers(1, 30))
-    selection, found = get_method("holitom").select(tokens, keep), windows_of(tokens, 0.8)
+    selection, heads = get_method("holitom").select(tokens, keep), heads_of(tokens, 0.8)
     for i in range(2):
-        kept, mean, owner, close = reference(tokens, i, keep, found.head[i].tolist(), 6)
+        kept, mean, owner, close = reference(tokens, i, keep, heads[i].tolist(), 6)
         assume(close > 1e-6)
         assert selection.keep[i].nonzero().flatten().tolist() == kept
         assert selection.owner[i].tolist() == owner

@@ -31,25 +31,40 @@ def nearest_kept(
     return torch.where(keep, own, torch.where(taken, torch.cat(index, 1), -1))  # type: ignore[return-value]
 
 
+def mean_into(owner: Tensor) -> Callable[[Tensor], Tensor]:
+    """(S, N) owners, all >= 0 -> a linear map (S, N, D) -> (S, N, D): the mean of all that an owner has, else zero.
+
+    Sums run in float32.
+    """
+    one = torch.ones_like(owner, dtype=torch.float32)
+    count = torch.zeros_like(one).scatter_add(1, owner, one).clamp_min_(1).unsqueeze(2)
+
+    def merge(values: Tensor) -> Tensor:
+        x = values.float()
+        sums = torch.zeros_like(x).scatter_add_(1, owner.unsqueeze(2).expand_as(x), x)
+        return sums.div_(count).to(values.dtype)
+
+    return merge
+
+
 def centred_mean(owner: Tensor, share: float) -> Callable[[Tensor], Tensor]:
-    """(S, N) owners -> a linear map (S, N, D) -> (S, N, D): a kept token with n others becomes
+    """(S, N) owners or -1 -> a linear map (S, N, D) -> (S, N, D): a kept token with n others becomes
 
         w own + (1 - w) mean of the others,    w = max(1 / (n + 1), share)
 
-    which is an average of all as long as that leaves the token its share. Sums run in float32.
+    which is an average of all as long as that leaves the token its share. Other rows mean nothing.
     """
-    s, n = owner.shape
-    own = torch.arange(n, device=owner.device).expand(s, n)
-    base = n * torch.arange(s, device=owner.device).unsqueeze(1)
-    place = (torch.where(owner < 0, own, owner) + base).view(-1)
-    other = ((owner >= 0) & (owner != own)).float().view(-1)
-    count = torch.zeros(s * n, device=owner.device).index_add(0, place, other)
-    w = (1 / (count + 1)).clamp_min(share)
-    given = ((1 - w) / count.clamp_min(1)).index_select(0, place)
-    weight = torch.where(other > 0, given, w).unsqueeze(1)
+    if share == 1:
+        return lambda values: values
+    owner = torch.where(owner < 0, torch.arange(owner.shape[1], device=owner.device), owner)
+    one = torch.ones_like(owner, dtype=torch.float32)
+    part = torch.zeros_like(one).scatter_add(1, owner, one).clamp_min_(1).reciprocal_().unsqueeze(2)
+    # The same from the mean of all, own included: own + (mean - own) min(1, (1 - share) (n + 1) / n).
+    toward = (1 - part).reciprocal_().mul_(1 - share).clamp_max_(1)
 
     def merge(values: Tensor) -> Tensor:
-        flat = values.flatten(0, 1).float() * weight
-        return torch.zeros_like(flat).index_add_(0, place, flat).view_as(values).to(values.dtype)
+        x = values.float()
+        sums = torch.zeros_like(x).scatter_add_(1, owner.unsqueeze(2).expand_as(x), x)
+        return torch.lerp(x, sums.mul_(part), toward).to(values.dtype)
 
     return merge

@@ -26,67 +26,67 @@ def pour(values: Tensor, owner: Tensor, weight: Tensor) -> Tensor:
 def nearest_anchor(
     x: Tensor, anchor: Tensor, count: int, group: Tensor, block_bytes: int = BLOCK_BYTES
 ) -> LongTensor:
-    """(S, N, C) unit rows, (S, N) anchors (`count` of a clip at most), (S, N) groups -> (S, N) nearest one by cosine.
+    """(S, N, C) rows, (S, N) anchors (`count` of a clip at most), (S, N) groups -> (S, N) the nearest one by cosine.
 
     Only anchors of a token's own group are looked at; -1 where it has none. Ties go to the lower index.
     """
     s, n, _ = x.shape
     if count == 0:
         return torch.full_like(group, -1)  # type: ignore[return-value]
-    index = (~anchor).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]  # (S, A), ascending
-    valid, own = anchor.gather(1, index), group.gather(1, index)
-    columns = rows(x, index).transpose(1, 2)
+    valid, index = anchor.sort(dim=1, descending=True, stable=True)
+    valid, index = valid[:, :count], index[:, :count]  # (S, A), ascending
+    own = group.gather(1, index).where(valid, -1).unsqueeze(1)  # no group's number
+    columns = unit(rows(x, index)).transpose(1, 2)  # a token's own length makes none of them nearer
     step, out = max(1, block_bytes // (4 * s * count)), []
     for i in range(0, n, step):
-        alike = torch.bmm(x[:, i : i + step], columns)
-        fits = valid.unsqueeze(1) & (group[:, i : i + step].unsqueeze(2) == own.unsqueeze(1))
-        best, which = alike.masked_fill(~fits, -float("inf")).max(2)
-        out.append(torch.where(best > -float("inf"), index.gather(1, which), -1))
-    return torch.cat(out, 1)  # type: ignore[return-value]
+        alike = torch.bmm(x[:, i : i + step].float(), columns)
+        best, which = alike.masked_fill_(group[:, i : i + step].unsqueeze(2) != own, -float("inf")).max(2)
+        out.append(index.gather(1, which).where(best > -float("inf"), -1))
+    return out[0] if len(out) == 1 else torch.cat(out, 1)  # type: ignore[return-value]
 
 
-def peak_scores(x: Tensor, valid: Tensor, neighbours: int, block_bytes: int = BLOCK_BYTES) -> Tensor:
-    """(G, M, D) points, (G, M) those that count -> (G, M) density-peak score ln(rho delta) of each; -inf elsewhere.
+def peak_scores(x: Tensor, hidden: Tensor, neighbours: int, block_bytes: int = BLOCK_BYTES) -> Tensor:
+    """(G, M, D) points, (G, M) those that do not count -> (G, M) density-peak scores; -inf where hidden.
 
-    As in `kernels.density_peaks`, among the valid points of each group alone: rho_i = exp(-mean of d_ij^2 over the
-    nearest `neighbours`, itself among them; all, where there are fewer), delta_i = least d_ij to a denser point, d
-    over sqrt(D); the densest of a group scores highest. Distances come in blocks of rows; several are made twice.
+    As in `kernels.density_peaks`, among the others of each group alone: rho_i = exp(-mean of d_ij^2 over the nearest
+    `neighbours`, itself among them; all, where there are fewer), delta_i = least d_ij to a denser point. The score is
+    ln(rho delta) and a constant, infinite for the densest. Distances come in blocks of rows; several are made twice.
     """
     groups, m, width = x.shape
+    near, inf = min(neighbours, m), float("inf")
     x = x.float()
-    weight = valid.float().unsqueeze(2)
-    x = (x - (x * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)) * weight
-    size, inf = x.square().sum(2), float("inf")
-    near = min(neighbours, m)
-    real = valid.sum(1).clamp(1, near)[:, None]
+    x = x - x.mean(1, keepdim=True)  # inner products of what is left do not cancel
+    size = torch.linalg.vector_norm(x, dim=2).square_().masked_fill_(hidden, inf)
+    less = (hidden.sum(1, keepdim=True) - m).clamp_(-near, -1).mul_(width)
     step = max(1, block_bytes // (4 * groups * m))
 
     def squared(i: int) -> Tensor:
-        """(G, rows, M) squared distances from the rows of a block to the valid points."""
-        product = torch.baddbmm(size.unsqueeze(1), x[:, i : i + step], x.transpose(1, 2), alpha=-2)
-        block = product.add_(size[:, i : i + step].unsqueeze(2)).clamp_min_(0).div_(width)
-        block.diagonal(i, 1, 2).zero_()
-        return block.masked_fill_(~valid.unsqueeze(1), inf)
+        """(G, rows, M) squared distances from the rows of a block, times D; infinite from and to what is hidden."""
+        block = torch.baddbmm(size.unsqueeze(1), x[:, i : i + step], x.transpose(1, 2), alpha=-2)
+        block.add_(size[:, i : i + step].unsqueeze(2)).clamp_min_(0).diagonal(i, 1, 2).zero_()
+        return block
 
     whole = squared(0) if step >= m else None
-    density = []
+    parts = []
     for i in range(0, m, step):
         few = (squared(i) if whole is None else whole).topk(near, dim=2, largest=False).values
-        density.append(-torch.where(few < inf, few, 0.0).sum(2) / real)
-    rho = torch.cat(density, 1).masked_fill(~valid, -inf)
+        parts.append(few.nan_to_num_(posinf=0.0).sum(2))
+    mean = parts[0] if whole is not None else torch.cat(parts, 1)
+    rho = mean.div_(less).masked_fill_(hidden, -inf)
     rank = rho.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    delta = []
+    parts = []
     for i in range(0, m, step):
-        denser = rank.unsqueeze(1) < rank[:, i : i + step].unsqueeze(2)
-        delta.append((squared(i) if whole is None else whole).masked_fill(~denser, inf).amin(2))
-    peak = rho + 0.5 * torch.cat(delta, 1).clamp_min(TINY**2).log()
-    return torch.where(rank == 0, inf, peak).masked_fill(~valid, -inf)
+        block = squared(i) if whole is None else whole
+        parts.append(block.masked_fill_(rank.unsqueeze(1) >= rank[:, i : i + step].unsqueeze(2), inf).amin(2))
+    # The densest has none that is denser and scores infinity, equal points score as if a little apart.
+    delta = parts[0] if whole is not None else torch.cat(parts, 1)
+    return delta.clamp_min_(TINY**2 * width).log_().mul_(0.5).add_(rho).masked_fill_(hidden, -inf)
 
 
-def frame_peaks(x: Tensor, sheet: Sheet, member: Tensor, neighbours: int) -> Tensor:
-    """(S, N, D), (S, N) -> (S, T, W) density-peak scores among the members of each frame; -inf elsewhere."""
-    valid = sheet.lay_mask(member)
-    return peak_scores(sheet.lay(x).flatten(0, 1), valid.flatten(0, 1), neighbours).view(valid.shape)
+def frame_peaks(x: Tensor, sheet: Sheet, hidden: Tensor, neighbours: int) -> Tensor:
+    """(S, N, D), (S, N) -> (S, T, W) density-peak scores in each frame; -inf at filler and what is hidden."""
+    out = sheet.lay(hidden) if sheet.real is None else sheet.lay(hidden) | ~sheet.real
+    return peak_scores(sheet.lay(x).flatten(0, 1), out.flatten(0, 1), neighbours).view(out.shape)
 
 
 def runs(x: Tensor, before: Tensor, tau: float) -> LongTensor:

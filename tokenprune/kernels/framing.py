@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import BoolTensor, LongTensor, Tensor
 
-from ..tokens import VisualTokens
+from ..tokens import NEWLINE, VisualTokens
 from .apportion import largest_remainder
 from .frames import frame_numbers, is_patch, latest_at
 
@@ -45,15 +45,30 @@ class Sheet(NamedTuple):
         share = self.patch / self.patch.sum(1, keepdim=True).clamp_min(1)
         return (laid * share.unsqueeze(2)).sum(2)
 
-    def ranks(self, laid: Tensor) -> LongTensor:
-        """(S, T, W) scores -> (S, T, W) how many of its group come before each, by falling score; filler last."""
+    def ranks(self, laid: Tensor, last: Tensor | None = None) -> LongTensor:
+        """(S, T, W) scores -> (S, T, W) how many of its group come before each, by falling score; filler last.
+
+        `last` (S, T, W) bool: those that come after all others of their group, among themselves by score.
+        """
         if self.real is not None:
             laid = laid.float().masked_fill(~self.real, -float("inf"))
-        return laid.argsort(dim=2, descending=True, stable=True).argsort(dim=2)  # type: ignore[return-value]
+        place = laid.argsort(dim=2, descending=True, stable=True).argsort(dim=2)
+        if last is not None:
+            last = last if self.real is None else last | ~self.real
+            place = torch.add(place, last, alpha=self.width).argsort(dim=2).argsort(dim=2)
+        return place  # type: ignore[return-value]
 
     def best(self, laid: Tensor, quota: Tensor) -> BoolTensor:
         """(S, T, W) scores, (S, T) counts -> (S, N): so many largest of each group, ties to the lower index."""
         return self.take_up(self.ranks(laid) < quota.unsqueeze(2))  # type: ignore[return-value]
+
+    def least(self, laid: Tensor, count: int) -> BoolTensor:
+        """(S, T, W) keys -> (S, N): the `count` least of all groups together, ties to the lower index; no filler."""
+        if self.real is not None:
+            laid = laid.float().masked_fill(~self.real, float("inf"))
+        flat = laid.flatten(1)
+        chosen = torch.zeros_like(flat, dtype=torch.bool)
+        return self.take_up(chosen.scatter_(1, flat.argsort(dim=1, stable=True)[:, :count], True))  # type: ignore[return-value]
 
 
 class Frames(NamedTuple):
@@ -103,6 +118,23 @@ def frame_before(tokens: VisualTokens, frames: Frames) -> LongTensor:
     coords = coords_of(tokens)
     before = latest_at(coords, coords[:, 1] - 1)
     return torch.where(frames.of - frames.of[before.clamp_min(0)] == 1, before, -1)  # type: ignore[return-value]
+
+
+def places_of(tokens: VisualTokens, frames: Frames) -> Sheet:
+    """The tokens of every frame at their places in it, filler where one is missing, separators in a last column.
+
+    Of a clip that an earlier stage has cut the largest coordinates are read back.
+    """
+    if plain_grid(tokens) is not None:
+        return Sheet(frames.count, frames.widest)
+    coords = coords_of(tokens)
+    h, w = tokens.grid[1:] if tokens.grid is not None else (coords[:, 2:].amax(0) + 1).tolist()
+    width, line = h * w + (frames.patch is not None), torch.arange(coords.shape[0], device=coords.device)
+    column = torch.where(coords[:, 2] == NEWLINE, h * w, coords[:, 2] * w + coords[:, 3])
+    place = torch.add(column, frames.of, alpha=width)
+    table = torch.full((frames.count * width,), -1, device=line.device).scatter(0, place, line)
+    real: Tensor = (table >= 0).view(frames.count, width)
+    return Sheet(frames.count, width, table.clamp_min(0), place, real)  # type: ignore[arg-type]
 
 
 def coords_of(tokens: VisualTokens) -> Tensor:

@@ -7,49 +7,48 @@ from typing import NamedTuple
 import torch
 from torch import BoolTensor, LongTensor, Tensor
 
+from .framing import Sheet
+
 
 class Windows(NamedTuple):
     """The best windows of each clip and what stands still in them."""
 
     start: LongTensor  # (S, T) first frame of each frame's window
     gain: LongTensor  # (S,) tokens that are copies of one in the first frame of their window
-    head: LongTensor  # (S, N) for each still token the one in the first frame of its window, else itself
+    still: BoolTensor  # (S, T, P) whether a place stands still from the first frame of its window to the last
 
 
-def still_windows(alike: Tensor, before: Tensor, frame: Tensor, count: int) -> Windows:
-    """(S, N) whether a token equals the one before it, (N,) that one, of the frame before, or -1, (N,) frame of T.
+def still_windows(alike: Tensor) -> Windows:
+    """(S, T, P) whether the token at a place equals that of the frame before, False in the first -> the windows.
 
     A window [s, e] gains g = |{places alike at every step from s to e}| (e - s), and the windows that tile the clip
     with the largest sum are taken: best[e] = max over s <= e of best[s - 1] + g[s, e]; of equal ones the latest s.
-    The gains of all windows that end in e come from one count of how long each place has been still there, so
-    memory is O(S T^2 + S N). Only the best sums are found in turns, frame after frame.
+    The gains of all windows that end in e come from how long each place has been still there, so memory is
+    S T^2 P bytes. Only the best sums are found in turns, frame after frame.
     """
-    s, n = alike.shape
-    line = torch.arange(n, device=alike.device)
-    if count == 1:
-        zero = torch.zeros(s, 1, dtype=torch.long, device=line.device)
-        return Windows(zero, zero[:, 0], line.expand(s, n))  # type: ignore[arg-type]
-    link = alike & (before >= 0)
-    run = frame - frame[_first(torch.where(link, before, line), count)]  # steps a place has been still
-    held = torch.zeros(s, count * count, dtype=torch.long, device=line.device)
-    held = held.scatter_add(1, run + frame * count, torch.ones_like(run)).view(s, count, count)
-    steps = torch.arange(count, device=line.device)
-    gain = held.flip(2).cumsum(2).flip(2) * steps  # (S, e, d): of the window of d steps that ends in e
+    s, count, places = alike.shape
+    steps = torch.arange(count, device=alike.device)
+    frame = steps.unsqueeze(1)
+    run = frame - torch.where(alike, 0, frame).cummax(1).values  # steps a place has been still
+    gain = (run.unsqueeze(3) >= steps).sum(2) * steps  # (S, e, d): of the window of d steps that ends in e
     start, most = _tiling(gain)
-    end = torch.zeros_like(start).scatter_reduce(1, start, steps.expand(s, -1), "amax").gather(1, start)
-
-    # Chains cut where windows begin: a place is still if its chain is as long as the window.
-    first, last = start[:, frame], end[:, frame]
-    head = _first(torch.where(link & (frame > first), before, line), count)
-    length = torch.zeros_like(head).scatter_add(1, head, torch.ones_like(head)).gather(1, head)
-    return Windows(start, most, torch.where(length > last - first, head, line))  # type: ignore[arg-type]
+    end = torch.searchsorted(start, start, right=True) - 1
+    at_end = run.gather(1, end.unsqueeze(2).expand(s, count, places))
+    return Windows(start, most, at_end >= (end - start).unsqueeze(2))  # type: ignore[arg-type]
 
 
-def _first(pointer: Tensor, count: int) -> LongTensor:
-    """(S, N) one step back, or itself -> (S, N) the first token of each one's chain of at most `count`."""
-    for _ in range((count - 2).bit_length()):  # each turn doubles how far back a token sees
-        pointer = pointer.gather(1, pointer)
-    return pointer  # type: ignore[return-value]
+def still_heads(alike: Tensor, places: Sheet, frame: Tensor) -> LongTensor:
+    """(S, N) whether a token equals that of its place in the frame before, (N,) frames -> (S, N) first of its window.
+
+    Itself for a token that does not stand still all through its window.
+    """
+    found = still_windows(places.lay_mask(alike))
+    line, still = torch.arange(alike.shape[1], device=alike.device), places.take_up(found.still)
+    back = found.start[:, frame] - frame
+    if places.token is None or places.place is None:
+        return torch.where(still, torch.add(line, back, alpha=places.width), line)  # type: ignore[return-value]
+    first = places.token[torch.add(places.place, back, alpha=places.width)]
+    return torch.where(still & (back < 0), first, line)  # type: ignore[return-value]
 
 
 def _tiling(gain: Tensor) -> tuple[LongTensor, LongTensor]:
@@ -62,13 +61,7 @@ def _tiling(gain: Tensor) -> tuple[LongTensor, LongTensor]:
         best[:, count - e - 1] = top
         steps.append(length)
     begins = torch.arange(count, device=gain.device) - torch.stack(steps, 1)
-    now, starts = begins[:, -1], []
-    for t in reversed(range(count)):
-        now = torch.where(now > t, begins[:, t], now)
-        starts.append(now)
+    starts = [begins[:, -1]]
+    for t in reversed(range(count - 1)):
+        starts.append(torch.where(starts[-1] > t, begins[:, t], starts[-1]))
     return torch.stack(starts[::-1], 1), best[:, 0]  # type: ignore[return-value]
-
-
-def is_copy(head: Tensor) -> BoolTensor:
-    """(S, N) heads -> (S, N): a still token that is not its window's first."""
-    return head != torch.arange(head.shape[1], device=head.device)  # type: ignore[return-value]

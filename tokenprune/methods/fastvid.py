@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import torch
 from torch import LongTensor, Tensor
+from torch.nn.functional import pad
 
 from ..errors import TokenPruneError
 from ..kernels import ranking, unit
 from ..kernels.absorb import centred_mean
 from ..kernels.anchors import frame_peaks, nearest_anchor
-from ..kernels.apportion import largest_remainder
 from ..kernels.framing import frames_of
 from ..tokens import Selection, VisualTokens
 from ._fields import check_ints, check_numbers
@@ -30,7 +30,8 @@ class FastVID(Reducer):
         segments: cut where cos of adjacent frame means is below `tau` or among the `segments` - 1 smallest
         salient:  the highest `saliency` (S, N) of each frame, keep - floor(context keep) in all, evenly
         anchors:  in every `stride`-th frame of a segment, counted from its end, the highest density peaks
-                  (`neighbours` nearest) among what is not salient; they share the segment's part of floor(context keep)
+                  (`neighbours` nearest) among what is not salient; of the floor(context keep) anchors a segment
+                  gets a part like its part of the frames
         merged:   all else goes to the nearest anchor (cosine) of its segment,
                   w anchor + (1 - w) mean of the n others,   w = max(1 / (n + 1), beta)
 
@@ -38,11 +39,11 @@ class FastVID(Reducer):
     frames almost equal to the next one (cosine 0.95) without tokens, which is left out here. `owner` (S, N) names
     the anchor, -1 in a segment too small to have got one. An anchor keeps its own place in the sequence.
 
-    Deviations. The total is exact: quotas are shared out by largest remainder, capped by what a frame has, not rounded
-    frame by frame; what anchor frames cannot hold goes to the others. Frame features are means of the tokens the
-    language model gets. Density is that of `kernels.density_peaks`, the token itself among its neighbours. A picture,
-    crops and all, is one frame and one segment; separators are tokens of the frame they end (with the saliency of
-    their row) and are left out of its mean.
+    Deviations. The total is exact: it is shared out token by token to the least (r + 1/2) / share, r those that a
+    frame has got (Webster's rounding), not rounded frame by frame; what anchor frames cannot hold goes to the others.
+    Frame features are means of the tokens the language model gets. Density is that of `kernels.density_peaks`, the
+    token itself among its neighbours. A picture, crops and all, is one frame and one segment; separators are tokens
+    of the frame they end (with the saliency of their row) and are left out of its mean.
     Traps. Cuts are the union of both rules: tau = 0.9 alone can make every frame a segment, each with an anchor frame
     of its own, and `segments` forces that many even on a still clip. With n >= 1 others w is never 1 / (n + 1) at
     beta >= 1/2. Merging gains with 1-D positions and loses with M-RoPE. Clips of one group have different segments.
@@ -69,14 +70,14 @@ class FastVID(Reducer):
         sheet, merged = frames.sheet(), math.floor(self.context * keep + 1e-9)
         with ranking(tokens.features):
             saliency = tokens.saliency.float()
-            segment = dyseg(sheet.means(sheet.lay(tokens.features.float())), self.segments, self.tau)  # (S, T)
-            quota = frames.share(keep - merged)
-            salient = sheet.best(sheet.lay(saliency), quota)
-            weight = anchor_frames(segment, frames.size, self.stride)
-            share = largest_remainder(weight, merged, frames.size - quota)
+            salient = sheet.best(sheet.lay(saliency), frames.share(keep - merged))
+            means = sheet.means(sheet.lay(tokens.features.float()))
+            segment = dyseg(means, self.segments, self.tau)  # (S, T)
             # Salient tokens are no peaks of what is left, and come after all of it.
-            anchor = sheet.best(frame_peaks(tokens.features, sheet, ~salient, self.neighbours), share)
-            near = nearest_anchor(unit(tokens.features), anchor, merged, segment[:, frames.of])
+            rank = sheet.ranks(frame_peaks(tokens.features, sheet, salient, self.neighbours))
+            turn = (rank + 0.5) * spacing(segment, self.stride).unsqueeze(2)
+            anchor = sheet.least(turn.masked_fill_(sheet.lay(salient), float("inf")), merged)
+            near = nearest_anchor(tokens.features, anchor, merged, segment[:, frames.of])
             keeps = salient | anchor
             owner = torch.where(keeps, torch.arange(n, device=near.device), near)
             merge = centred_mean(owner, self.beta)
@@ -87,18 +88,12 @@ def dyseg(means: Tensor, count: int, tau: float) -> LongTensor:
     """(S, T, D) frame features -> (S, T) segment of each, from 0: cut at the count - 1 least cosines and below tau."""
     f = unit(means)
     alike = (f[:, 1:] * f[:, :-1]).sum(2)
-    lowest = alike.argsort(dim=1, stable=True).argsort(dim=1) < count - 1
-    cut = ((alike < tau) | lowest).long()
-    return torch.cat([torch.zeros_like(means[:, :1, 0], dtype=torch.long), cut.cumsum(1)], 1)  # type: ignore[return-value]
+    cut = (alike < tau).scatter_(1, alike.argsort(dim=1, stable=True)[:, : count - 1], True)
+    return pad(cut.cumsum(1), (1, 0))  # type: ignore[return-value]
 
 
-def anchor_frames(segment: Tensor, size: Tensor, stride: int) -> Tensor:
-    """(S, T) segments, (T,) tokens -> (S, T): the tokens of a segment over its anchor frames, 0 at other frames."""
-    zero = torch.zeros_like(segment)
-    frames = zero.scatter_add(1, segment, torch.ones_like(segment)).cumsum(1)  # (S, T) end of each segment
-    chosen = (
-        frames.gather(1, segment) - 1 - torch.arange(segment.shape[1], device=segment.device)
-    ) % stride == 0
-    tokens = zero.scatter_add(1, segment, size.expand_as(segment))
-    anchors = zero.scatter_add(1, segment, chosen.long()).clamp_min(1)
-    return (tokens / anchors).gather(1, segment) * chosen
+def spacing(segment: Tensor, stride: int) -> Tensor:
+    """(S, T) segments -> (S, T) anchor frames over frames of a segment at its anchor frames; others are far behind."""
+    start, end = torch.searchsorted(segment, segment), torch.searchsorted(segment, segment, right=True)
+    size, behind = end - start, end - torch.arange(1, segment.shape[1] + 1, device=segment.device)
+    return ((size // -stride) / -size).where(behind % stride == 0, 1e6)  # rounded up

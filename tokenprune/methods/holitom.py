@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from .. import budget as _budget
 from ..errors import TokenPruneError
-from ..kernels import ranking, unit
-from ..kernels.absorb import centred_mean
+from ..kernels import ranking
+from ..kernels.absorb import centred_mean, mean_into
 from ..kernels.anchors import frame_peaks, nearest_anchor
-from ..kernels.apportion import largest_remainder
-from ..kernels.framing import Frames, frame_before, frames_of
+from ..kernels.framing import Frames, frame_before, frames_of, places_of
 from ..kernels.motion import change
-from ..kernels.ranks import chosen_first
-from ..kernels.windows import is_copy, still_windows
+from ..kernels.windows import still_heads
 from ..tokens import Selection, VisualTokens
 from ._fields import check_ints, check_numbers
 from ._holitom_inner import InnerMerge
@@ -43,8 +41,9 @@ class HoliTom(Reducer):
     begin last. tau is 0.8, and 0.65 for a tenth of the tokens; the authors' `context` is 0: the rest is dropped.
     `owner` (S, N) leads from a still token to its window's first frame where that one stays, -1 is dropped.
 
-    Exact. Quotas go by largest remainder. Where `keep` is more than still places leave (keep > sum a), every frame
-    also keeps still tokens, highest saliency first; these are not averaged into the window's mean.
+    Exact. The total is shared out token by token to the least (r + 1/2) / a_t, r those that frame t has got. Where
+    `keep` is more than still places leave (keep > sum a), every frame also keeps still tokens, highest saliency
+    first; these are not averaged into the window's mean.
     Choices. The saliency of a still place is its mean over the window. First frames stand for their windows, so they
     draw more of the budget and later frames of a still clip may keep nothing.
     inner: the share that a second merge inside the language model leaves, at `layer` (authors: 0.5 at 18 of 28), see
@@ -86,26 +85,26 @@ class HoliTom(Reducer):
         sheet, most = frames.sheet(), math.floor(self.context * keep + 1e-9)
         line = torch.arange(x.shape[1], device=x.device)
         with ranking(x):
-            saliency, head = tokens.saliency.float(), self.heads(tokens, frames)
-            copy = is_copy(head)
-            if frames.count > 1:
-                saliency = torch.where(copy, saliency, centred_mean(head, 0.0)(saliency.unsqueeze(2)).squeeze(2))
-            quota = largest_remainder(sheet.lay_mask(~copy).sum(2), keep, frames.size)
-            part = (quota * self.context + 1e-9).floor().long() if most else None
-            keeps = sheet.best(sheet.lay(chosen_first(saliency, ~copy)), quota if part is None else quota - part)
+            head = self.heads(tokens, frames, line)
+            copy, saliency = head != line, tokens.saliency.float()
+            copies = sheet.lay_mask(copy)
+            saliency = saliency.scatter_reduce(1, head, saliency, "mean", include_self=False)
+            rank = sheet.ranks(sheet.lay(saliency), last=copies)
+            left = (frames.size - copies.sum(2)).clamp_min(1e-6).unsqueeze(2)
+            keeps = sheet.least((rank + 0.5) / left, keep)
             once = torch.where(copy & ~keeps, head, line)
-            in_time = centred_mean(once, 0.0)
-            near = torch.full_like(head, -1)
-            if part is not None:
-                open_ = ~copy & ~keeps
-                peak = sheet.take_up(frame_peaks(in_time(x.float()), sheet, open_, self.neighbours))
-                peak = torch.where(open_, peak, saliency).masked_fill(keeps, -float("inf"))
-                anchor = sheet.best(sheet.lay(chosen_first(peak, open_)), part) & ~keeps
-                keeps = keeps | anchor
-                once = torch.where(keeps, line, once)
-                in_time = centred_mean(once, 0.0)
-                near = nearest_anchor(unit(in_time(x.float())), anchor, most, frames.groups(head))
-            then = torch.where(keeps, line, near.masked_fill(copy, -1))
+            in_time, then = mean_into(once), torch.where(keeps, line, -1)
+            if most:
+                quota = sheet.lay_mask(keeps).sum(2)
+                part = (quota * self.context + 1e-9).floor().long()
+                salient = sheet.take_up(rank < (quota - part).unsqueeze(2))
+                hidden, means = copy | salient, in_time(x.float())
+                peak = frame_peaks(means, sheet, hidden, self.neighbours)
+                peak = sheet.ranks(peak, last=sheet.lay_mask(hidden)) < part.unsqueeze(2)
+                anchor = sheet.take_up(peak) & ~hidden
+                keeps = salient | anchor | copy & keeps
+                near = nearest_anchor(means, anchor, most, frames.groups(head))
+                then = torch.where(keeps, line, near.masked_fill(copy, -1))
             in_space = centred_mean(then, self.beta) if most else lambda values: values
 
         def merge(values: Tensor) -> Tensor:
@@ -113,8 +112,9 @@ class HoliTom(Reducer):
 
         return Selection(keeps, merge(x), saliency, then.gather(1, once), merge)  # type: ignore[arg-type]
 
-    def heads(self, tokens: VisualTokens, frames: Frames) -> LongTensor:
+    def heads(self, tokens: VisualTokens, frames: Frames, line: Tensor) -> Tensor:
         """(S, N) for each token that stands still in its window the one in the window's first frame, else itself."""
-        before, x = frame_before(tokens, frames), tokens.features
-        alike = change(x, before) < 1 - self.tau if frames.count > 1 else (before >= 0).expand(x.shape[:2])
-        return still_windows(alike, before, frames.of, frames.count).head
+        if frames.count == 1:
+            return line.expand(tokens.features.shape[:2])
+        alike = change(tokens.features, frame_before(tokens, frames)) < 1 - self.tau
+        return still_heads(alike, places_of(tokens, frames), frames.of)
