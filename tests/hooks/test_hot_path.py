@@ -117,6 +117,22 @@ def test_padding_and_windows_make_it_no_more(name, kind, static):
     assert once.total() <= 80, once
 
 
+def test_layers_that_scale_by_place_ask_how_many_tokens_there_are_and_pay_no_more():
+    """Llama 4's layers without RoPE read the cache's length in their own forward."""
+    family = FAMILIES["llama4"]
+    model = family.build()
+    layers = decoder_layers(model)
+    asking = sum(not layer.self_attn.use_rope for layer in layers)
+    with torch.no_grad(), patch_model(model, "random", keep=0.5):
+        cache = prompt(family, model, True)
+        step(model, cache)
+        inside, _ = step(model, cache)
+    assert asking and inside["before"] == inside["update"] == len(layers) and inside["get_seq_length"] == asking
+    assert not {"enter", "begin", "correct"} & inside.keys(), "the correction of a prompt is not there"
+    others = {n: c for n, c in inside.items() if n not in ("before", "update", "get_seq_length")}
+    assert sum(others.values()) <= 24 * 2, "a mask for each kind of layer, once a step"
+
+
 def test_every_call_is_seen():
     family = FAMILIES["llava"]
     model = family.build()

@@ -19,11 +19,11 @@ from .decoder import LAYER_FIELDS, TEXT_FIELDS, DecoderProbe, Places
 from .deepstack import wrap_deepstack
 from .fixation import Fixations
 from .layout import find_layout
-from .parts import Parts
+from .parts import Parts, check_recomputation
 from .question import QuestionFinder
 from .record import Prefill
 from .step import UNSETTLED, Step, layer_index
-from .temperature import wrap_temperature
+from .temperature import Temperature
 from .vision import VisionProbe
 
 _PAYLOAD = ("pixel_values", "image_patches", "image_embeds", "video_embeds")
@@ -59,6 +59,7 @@ class Engine:
         self._fates: list[Fate] | None = None
         self._undo: list[Callable[[], None]] = []
         self._unhook: Callable[[], None] | None = None
+        self.temperature = Temperature(parts.layers, lambda: self.step)
         self._signature = list(inspect.signature(parts.composite.forward).parameters)
         self._layer_names = list(inspect.signature(parts.layers[0].forward).parameters)
 
@@ -84,7 +85,7 @@ class Engine:
             self._undo.append(wrap_deepstack(text, lambda: self.step))
             for place in range(len(self.parts.layers) if self.plan else 0):
                 self._undo.append(self._hook_layer(place))
-            self._undo.append(wrap_temperature(self.parts.layers, lambda: self.step))
+            self._undo.append(self.temperature.off)
         except BaseException:
             self.probe.remove()
             self.remove()
@@ -127,7 +128,10 @@ class Engine:
             self.fixations.begin(cache, _length(call))
         ids, payload = call.get("input_ids"), _has_payload(call)
         if payload:
-            self._check_recomputation()
+            check_recomputation(self.parts.layers[0])
+            self.temperature.on()
+        elif not module.training:  # whose backward pass may run the layers of an earlier call again
+            self.temperature.off()
         if payload and ids is None:
             raise PatchError(
                 "a patched model needs input_ids to see where the images are, not inputs_embeds alone"
@@ -147,16 +151,6 @@ class Engine:
                 self._unhook = self._hook_layer(0)
         else:
             self.step.filler_past = getattr(cache, "_tokenprune_ragged", False)
-
-    def _check_recomputation(self) -> None:
-        """Older transformers (5.17 does) run a layer's hooks again when the backward pass recomputes the layer."""
-        layer = self.parts.layers[0]
-        hooks_inside = type(layer).__call__ is not nn.Module.__call__
-        if hooks_inside and layer.training and getattr(layer, "gradient_checkpointing", False):
-            raise PatchError(
-                "gradient checkpointing of a patched model needs a newer transformers, in which hooks stay outside "
-                "the checkpoint; upgrade it, or call model.gradient_checkpointing_disable()"
-            )
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         step, fates = self.step, self._fates

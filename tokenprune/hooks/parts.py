@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..errors import PatchError
 from ..families import REFUSED, Family, family_of, refusal, refused
 from .cache import state_layers
 
@@ -148,3 +149,13 @@ def _blocks(tower: nn.Module | None) -> nn.ModuleList | None:
         return None
     lists = [m for m in tower.modules() if isinstance(m, nn.ModuleList) and len(m)]
     return max(lists, key=len, default=None)
+
+
+def check_recomputation(layer: nn.Module) -> None:
+    """Older transformers (5.17 does) run a layer's hooks again when the backward pass recomputes the layer."""
+    hooks_inside = type(layer).__call__ is not nn.Module.__call__
+    if hooks_inside and layer.training and getattr(layer, "gradient_checkpointing", False):
+        raise PatchError(
+            "gradient checkpointing of a patched model needs a newer transformers, in which hooks stay outside "
+            "the checkpoint; upgrade it, or call model.gradient_checkpointing_disable()"
+        )

@@ -19,22 +19,26 @@ SWITCH = "attn_temperature_tuning"
 _NAME = "tokenprune_temperature"
 
 
-def wrap_temperature(layers: nn.ModuleList, current: Callable[[], Step | None]) -> Callable[[], None]:
-    """Correct every layer that scales its queries by their place; returns the undo. No-op on other models.
+class Temperature:
+    """The correction of every layer that scales its queries by their place; nothing on other models.
 
-    To be called behind the hooks that cut: what a layer is given has its final length then.
+    Hooks hang on the layers while prompts with images go through, and not in decode steps, which have nothing to
+    correct: the layers' input is as long as it seems. They have to come behind the hooks that cut.
     """
-    handles = []
-    for layer in layers:
-        attention: Any = getattr(layer, "self_attn", None)
-        if getattr(attention, SWITCH, False) and not attention.use_rope:
-            handles += _correct(layer, attention, current)
 
-    def undo() -> None:
-        for handle in handles:
-            handle.remove()
+    def __init__(self, layers: nn.ModuleList, current: Callable[[], Step | None]) -> None:
+        pairs: list[tuple[nn.Module, Any]] = [(layer, getattr(layer, "self_attn", None)) for layer in layers]
+        self._found = [(layer, a) for layer, a in pairs if getattr(a, SWITCH, False) and not a.use_rope]
+        self._current = current
+        self._handles: list[Any] = []
 
-    return undo
+    def on(self) -> None:
+        if not self._handles:
+            self._handles = [h for pair in self._found for h in _correct(*pair, self._current)]
+
+    def off(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
 
 
 def _correct(layer: nn.Module, attention: Any, current: Callable[[], Step | None]) -> list[Any]:
