@@ -6,7 +6,6 @@ Each kind of input is one prompt a row, so `rows()` can build every row alone an
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import zlib
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+
+from .stamp import Stamp
 
 VOCAB = 200
 PAD, BOS, EOS = 0, 1, 2
@@ -99,13 +100,13 @@ def rescale(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-@functools.lru_cache(maxsize=4)  # a copy takes a fraction of the time that building does
-def drawn(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """The family's model with its weights drawn; to be copied, never used."""
+@functools.lru_cache(maxsize=128)
+def drawn(make: Callable[[], nn.Module], seed: int) -> Stamp:
+    """The family's model with its weights drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make()
-    return rescale(model, seed).eval()
+    return Stamp(rescale(model, seed).eval())
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Family:
         return tuple(self.prompts)
 
     def build(self, seed: int = 0, attn: str = "sdpa") -> nn.Module:
-        model = copy.deepcopy(drawn(self.make, seed))
+        model = drawn(self.make, seed)()
         model.set_attn_implementation(attn)
         return model
 

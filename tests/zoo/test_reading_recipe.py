@@ -19,7 +19,7 @@ def test_every_phase_runs_and_resumes_and_the_result_is_a_stock_model(tmp_path):
     cells.train(tmp_path, SECONDS, pages=2, scenes=1)
     words.train(tmp_path, SECONDS, layers=2, tokens=300, scenes=1, clips=0.3, whole_scenes=0.3)
     words.train(tmp_path, SECONDS, name="deep", start="words", layers=4, tokens=300, scenes=0)
-    sight.align(tmp_path, SECONDS, layers=4, words="deep", shown=200, journal_every=1)
+    sight.align(tmp_path, SECONDS, layers=4, words="deep", shown=200, journal_every=1, fitted=2)
     share = {"tokens": 500, "journal_every": 1}
     sight.train(tmp_path, SECONDS, start="align", clips=0.5, **share)
     first = common.load(tmp_path / "sight.pt")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -73,9 +72,8 @@ def _of(
 
     def of(rows: np.ndarray) -> dict[str, float]:
         found = [one(rows) for one in each]
-        return {
-            name: mean(one[name] for one in found) for name in found[0] if all(name in one for one in found)
-        }
+        shared = [name for name in found[0] if all(name in one for one in found)]
+        return {name: sum(one[name] for one in found) / len(found) for name in shared}
 
     return of
 

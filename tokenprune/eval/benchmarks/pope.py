@@ -47,13 +47,13 @@ def _totals(
     facts: Sequence[Facts],
 ) -> OfRows:
     said, truth = codes(outputs), pope_codes([answer[0] for answer in answers])
-    kinds = np.array([fact.get("kind") or "" for fact in facts])
+    kinds, kind_of = np.unique([fact.get("kind") or "" for fact in facts], return_inverse=True)
 
     def of(rows: np.ndarray) -> dict[str, float]:
         found = pope_scores(said[rows], truth[rows])
         found["unparsed"] = float(np.mean(said[rows] < 0))
-        parts = {str(kind): rows[kinds[rows] == kind] for kind in np.unique(kinds[rows]) if kind}
-        each = {kind: pope_scores(said[part], truth[part]) for kind, part in parts.items()}
+        parts = {str(kind): rows[kind_of[rows] == code] for code, kind in enumerate(kinds) if kind}
+        each = {kind: pope_scores(said[part], truth[part]) for kind, part in parts.items() if part.size}
         for score in ("accuracy", "f1"):
             found |= {f"{score}, {kind}": scores[score] for kind, scores in each.items()}
             if each:

@@ -168,12 +168,13 @@ def _loop(
 def align(
     out: Path, minutes: float, name: str = "align", layers: int = 16, cells: str = "cells", words: str = "words",
     start: str | None = None, shown: int = 1000, wide: float = 0.6, clips: float = 0.25, rate: float = 1e-3,
-    seed: int = 2, journal_every: int = 20,
+    seed: int = 2, journal_every: int = 20, fitted: int = 16,
 ) -> None:  # fmt: skip
     """Train the tower for `minutes` towards the made-up tokens of the phase `words`.
 
-    A step shows about `shown` cells of pages and half as many of scenes or, in a share `clips` of the steps, of clips.
-    A share `wide` is whole pages and whole scenes; the phase `cells` showed it parts only.
+    The pictures of `fitted` steps first set its last linear map, all at once. A step shows about `shown` cells of
+    pages and half as many of scenes or, in a share `clips` of the steps, of clips. A share `wide` is whole pages and
+    whole scenes; the phase `cells` showed it parts only.
     """
     device = common.device()
     parts, state = _open(out, name, layers, start, cells, words)
@@ -191,7 +192,7 @@ def align(
 
     if state is None and start is None:
         first = random.Random(seed)
-        fit_merger(parts, [lesson.to(device) for _ in range(16) for lesson in draw(first)])
+        fit_merger(parts, [lesson.to(device) for _ in range(fitted) for lesson in draw(first)])
 
     def step_once(lessons: Iterator[list[Lesson]], _: random.Random) -> dict[str, float]:
         numbers = {}
