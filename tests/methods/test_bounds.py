@@ -62,6 +62,16 @@ def test_operations_flops_and_memory(name, group):
     assert peak_bytes(lambda: method.select(tokens, KEEP)) <= 4 * features
 
 
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.05, 0.02])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_operations_of_sixteen_turns_do_for_any_budget(name, share):
+    """At small budgets a schedule has up to 25 turns, which are shorter than the bound of one."""
+    tokens = make_tokens(GROUPS["image"], dim=32)
+    with Watch() as watch:
+        get_method(name).select(tokens, int(share * 576))
+    assert watch.computed <= PLAIN + PER_TURN * TURNS, watch.ops
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_memory_in_half_precision_is_that_of_float32(name):
     tokens = make_tokens(GROUPS["image"], dim=DIM, dtype=torch.bfloat16)
