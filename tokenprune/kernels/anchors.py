@@ -33,9 +33,9 @@ def nearest_anchor(
     s, n, _ = x.shape
     if count == 0:
         return torch.full_like(group, -1)  # type: ignore[return-value]
-    valid, index = anchor.sort(dim=1, descending=True, stable=True)
+    valid, index = anchor.to(torch.uint8).sort(dim=1, descending=True, stable=True)  # CUDA sorts no bool
     valid, index = valid[:, :count], index[:, :count]  # (S, A), ascending
-    own = group.gather(1, index).where(valid, -1).unsqueeze(1)  # no group's number
+    own = group.gather(1, index).where(valid > 0, -1).unsqueeze(1)  # no group's number
     columns = unit(rows(x, index)).transpose(1, 2)  # a token's own length makes none of them nearer
     step, out = max(1, block_bytes // (4 * s * count)), []
     for i in range(0, n, step):
