@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, UnknownNameError, neighbours
-from ..media import Clip, Picture, find_pictures, load_clip
+from ..media import Picture, find_pictures
+from .benchmarks import is_benchmark, list_benchmarks, load_benchmark
 from .procedural import BUILT_IN
+from .recording import FRAMES, Recording
 from .suite import Sample, Suite, make_suite
-
-FRAMES = 16
-"""Of a clip in a listing that says neither `frames` nor `fps`."""
-
-@dataclass(frozen=True)
-class Recording:
-    """A clip of a listing, decoded when it is needed; `sampling` is what `load_clip` takes."""
-
-    name: str
-    source: Path
-    sampling: Mapping[str, float]
-
-    def load(self) -> Clip:
-        return load_clip(self.source, **self.sampling)  # type: ignore[arg-type]
 
 
 def load_suite(spec: str | Mapping[str, Any], home: Path | None = None) -> Suite:
@@ -45,8 +32,6 @@ def load_suite(spec: str | Mapping[str, Any], home: Path | None = None) -> Suite
             return BUILT_IN[name](**options)
         except (TypeError, ValueError) as error:
             raise InputError(f"suite {name}: {error}") from error
-    from .benchmarks import is_benchmark, load_benchmark
-
     if is_benchmark(name):
         return load_benchmark(name, home, **options)
     path = Path(name).expanduser()
@@ -57,8 +42,6 @@ def load_suite(spec: str | Mapping[str, Any], home: Path | None = None) -> Suite
         return _from_listing(path, path.parent, options)
     if "/" in name or path.suffix:
         raise InputError(f"suite {name}: no such file or folder")
-    from .benchmarks import list_benchmarks
-
     known = [*BUILT_IN, *list_benchmarks()]
     raise UnknownNameError(f"no suite named {name!r}; {neighbours(name, known)}; or a JSONL file or a folder")
 

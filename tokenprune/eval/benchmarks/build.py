@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ...errors import InputError, UnknownNameError, neighbours
-from ..sources import FRAMES, Recording
+from ..recording import FRAMES, Recording
 from ..suite import Loadable, Sample, Suite, make_suite
 from .base import Asked, Benchmark, Part, Place, Row
 from .dataset import first_row, open_rows
