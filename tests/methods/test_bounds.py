@@ -65,7 +65,7 @@ def test_operations_flops_and_memory(name, group):
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.05, 0.02])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_operations_of_sixteen_turns_do_for_small_budgets_of_a_picture(name, share):
-    """At 2 % a schedule has up to 24 turns, each shorter than the bound of one. (Of 4,096 tokens it has 34: too many.)"""
+    """At 2 % a schedule has up to 24 turns, each shorter than the bound of one (of 4,096 tokens 34: too many)."""
     tokens = make_tokens(GROUPS["image"], dim=32)
     with Watch() as watch:
         get_method(name).select(tokens, int(share * 576))
