@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 
-from tokenprune.kernels.apportion import largest_remainder
 from tokenprune.kernels.framing import coords_of, frame_before, frames_of
 from tokenprune.kernels.segments import segment_mean
 from tokenprune.tokens import VisualTokens
@@ -101,10 +102,31 @@ def test_the_place_in_the_frame_before(layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_total_shared_over_the_frames(layout):
-    frames = frames_of(make_tokens(LAYOUTS[layout]))
-    sizes = frames.size.unsqueeze(0)
-    for total in {0, 1, int(frames.size.sum()) // 3, int(frames.size.sum())}:
-        assert torch.equal(frames.share(total), largest_remainder(sizes, total, frames.size))
+    """One token after the other, in exact fractions; a second image has other weights and tokens that are left out."""
+    tokens = make_tokens(LAYOUTS[layout], images=2)
+    frames, of = frames_of(tokens), by_hand(tokens)
+    sheet, n = frames.sheet(), len(of)
+    out = torch.zeros(2, n, dtype=torch.bool)
+    out[1] = torch.arange(n) % 3 == 1
+    weight = torch.stack([frames.size, torch.arange(frames.count) % 2 + 1])
+    rank = sheet.ranks(sheet.lay(tokens.saliency), last=sheet.lay(out))
+    for total in {0, 1, n // 3, n - int(out[1].sum())}:
+        got = sheet.shared(rank, weight, total, out=sheet.lay(out))
+        for s in range(2):
+            left = {
+                t: sorted(
+                    (i for i in range(n) if of[i] == t and not out[s, i]),
+                    key=lambda i: (-float(tokens.saliency[s, i]), i),
+                )
+                for t in range(frames.count)
+            }
+            wanted, given = [], [0] * frames.count
+            for _ in range(total):
+                open_ = [t for t in left if given[t] < len(left[t])]
+                best = min(open_, key=lambda t: (Fraction(2 * given[t] + 1, 2 * int(weight[s, t])), t))
+                wanted.append(left[best][given[best]])
+                given[best] += 1
+            assert got[s].nonzero().flatten().tolist() == sorted(wanted)
 
 
 def test_separators_follow_the_patch_before_them():

@@ -42,8 +42,8 @@ def test_anchor_frames_are_counted_from_the_end():
     segment = torch.tensor([[0] * 9 + [1, 2, 2], [0] * 12])
     expected = torch.tensor([[3, 0, 0, 0, 3, 0, 0, 0, 3, 1, 0, 2], [0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4.0]])
     got = spacing(segment, 4)
-    assert torch.equal(got == 1e6, expected == 0)
-    torch.testing.assert_close(got[expected > 0], 1 / expected[expected > 0])
+    assert torch.equal(got == 1e-6, expected == 0)
+    torch.testing.assert_close(got[expected > 0], expected[expected > 0])
 
 
 def peaks(x: torch.Tensor, members: list[int], near: int) -> tuple[list[int], float]:

@@ -37,7 +37,9 @@ def alike_of(tokens: VisualTokens, tau: float) -> torch.Tensor:
 
 def heads_of(tokens: VisualTokens, tau: float) -> torch.Tensor:
     frames = frames_of(tokens)
-    return still_heads(alike_of(tokens, tau), places_of(tokens, frames), frames.of)
+    return still_heads(
+        alike_of(tokens, tau), places_of(tokens, frames), frames.of, torch.arange(tokens.features.shape[1])
+    )
 
 
 def still_places(alike: list[list[bool]], s: int, e: int) -> list[int]:
@@ -116,7 +118,7 @@ def test_still_places_of_clips_with_holes_and_separators(layout, likely):
     frames, n = frames_of(tokens), tokens.features.shape[1]
     before = frame_before(tokens, frames)
     alike = (torch.rand(2, n, generator=torch.Generator().manual_seed(1)) < likely) & (before >= 0)
-    heads = still_heads(alike, places_of(tokens, frames), frames.of)
+    heads = still_heads(alike, places_of(tokens, frames), frames.of, torch.arange(n))
     where = tokens.coords[:, 2:].tolist()
     spots = sorted({(y, x) for y, x in where if y >= 0})
     at = {(int(frames.of[i]), (y, x)): i for i, (y, x) in enumerate(where)}

@@ -31,22 +31,6 @@ def nearest_kept(
     return torch.where(keep, own, torch.where(taken, torch.cat(index, 1), -1))  # type: ignore[return-value]
 
 
-def mean_into(owner: Tensor) -> Callable[[Tensor], Tensor]:
-    """(S, N) owners, all >= 0 -> a linear map (S, N, D) -> (S, N, D): the mean of all that an owner has, else zero.
-
-    Sums run in float32.
-    """
-    one = torch.ones_like(owner, dtype=torch.float32)
-    count = torch.zeros_like(one).scatter_add(1, owner, one).clamp_min_(1).unsqueeze(2)
-
-    def merge(values: Tensor) -> Tensor:
-        x = values.float()
-        sums = torch.zeros_like(x).scatter_add_(1, owner.unsqueeze(2).expand_as(x), x)
-        return sums.div_(count).to(values.dtype)
-
-    return merge
-
-
 def centred_mean(owner: Tensor, share: float) -> Callable[[Tensor], Tensor]:
     """(S, N) owners or -1 -> a linear map (S, N, D) -> (S, N, D): a kept token with n others becomes
 

@@ -8,7 +8,6 @@ import torch
 from torch import BoolTensor, LongTensor, Tensor
 
 from ..tokens import NEWLINE, VisualTokens
-from .apportion import largest_remainder
 from .frames import frame_numbers, is_patch, latest_at
 
 
@@ -70,6 +69,16 @@ class Sheet(NamedTuple):
         chosen = torch.zeros_like(flat, dtype=torch.bool)
         return self.take_up(chosen.scatter_(1, flat.argsort(dim=1, stable=True)[:, :count], True))  # type: ignore[return-value]
 
+    def shared(self, rank: Tensor, weight: Tensor, total: int, out: Tensor | None = None) -> BoolTensor:
+        """(S, T, W) ranks, (T,) or (S, T) weights > 0 -> (S, N): `total` tokens, the first of every group.
+
+        One after the other goes to the group of the least (r + 1/2) / weight, r those that it has got, ties to the
+        lower group. So parts are in proportion to the weights (Webster's rounding), exact, capped by what a group
+        has, and nested in the total. `out` (S, T, W) bool are left out; they have to rank behind the others.
+        """
+        turn = (rank + 0.5) / weight.unsqueeze(-1)
+        return self.least(turn if out is None else turn.masked_fill_(out, float("inf")), total)
+
 
 class Frames(NamedTuple):
     """T frames of N tokens, none of them empty. A separator lies in the frame of the patch before it."""
@@ -81,13 +90,6 @@ class Frames(NamedTuple):
     widest: int  # tokens of the largest frame, or a little more
     smallest: int  # tokens of the smallest frame, or a little fewer
 
-    def share(self, total: int) -> Tensor:
-        """(1, T) counts that sum to `total`, in proportion to the frames' tokens."""
-        if self.widest == self.smallest:  # what does not divide goes to the first frames
-            line = torch.arange(self.count, device=self.of.device)
-            return ((line < total % self.count) + total // self.count).unsqueeze(0)
-        return largest_remainder(self.size.unsqueeze(0), total, self.size)
-
     def groups(self, like: Tensor) -> LongTensor:
         """(S, N) whatever -> (S, N) the frame of each token."""
         return self.of + torch.zeros_like(like, dtype=torch.long)  # type: ignore[return-value]
@@ -96,8 +98,7 @@ class Frames(NamedTuple):
         """(T, widest) the tokens of each frame in order, -1 behind them; (N,) each token's place in that, flat."""
         line = torch.arange(self.of.shape[0], device=self.of.device)
         flat = self.of * self.widest + line - (self.size.cumsum(0) - self.size)[self.of]
-        table = torch.full((self.count * self.widest,), -1, device=line.device).scatter(0, flat, line)
-        return table.view(self.count, -1), flat  # type: ignore[return-value]
+        return _table(flat, self.count, self.widest), flat  # type: ignore[return-value]
 
     def sheet(self) -> Sheet:
         """The frames side by side; nothing moves where shapes tell that all have the same size."""
@@ -129,12 +130,17 @@ def places_of(tokens: VisualTokens, frames: Frames) -> Sheet:
         return Sheet(frames.count, frames.widest)
     coords = coords_of(tokens)
     h, w = tokens.grid[1:] if tokens.grid is not None else (coords[:, 2:].amax(0) + 1).tolist()
-    width, line = h * w + (frames.patch is not None), torch.arange(coords.shape[0], device=coords.device)
+    width = h * w + (frames.patch is not None)
     column = torch.where(coords[:, 2] == NEWLINE, h * w, coords[:, 2] * w + coords[:, 3])
     place = torch.add(column, frames.of, alpha=width)
-    table = torch.full((frames.count * width,), -1, device=line.device).scatter(0, place, line)
-    real: Tensor = (table >= 0).view(frames.count, width)
-    return Sheet(frames.count, width, table.clamp_min(0), place, real)  # type: ignore[arg-type]
+    table = _table(place, frames.count, width)
+    return Sheet(frames.count, width, table.flatten().clamp_min(0), place, table >= 0)  # type: ignore[arg-type]
+
+
+def _table(place: Tensor, count: int, width: int) -> Tensor:
+    """(N,) places in a table, flat -> (T, W) the token at each, -1 at filler."""
+    line = torch.arange(place.shape[0], device=place.device)
+    return torch.full((count * width,), -1, device=line.device).scatter(0, place, line).view(count, width)
 
 
 def coords_of(tokens: VisualTokens) -> Tensor:

@@ -37,13 +37,14 @@ def still_windows(alike: Tensor) -> Windows:
     return Windows(start, most, at_end >= (end - start).unsqueeze(2))  # type: ignore[arg-type]
 
 
-def still_heads(alike: Tensor, places: Sheet, frame: Tensor) -> LongTensor:
-    """(S, N) whether a token equals that of its place in the frame before, (N,) frames -> (S, N) first of its window.
+def still_heads(alike: Tensor, places: Sheet, frame: Tensor, line: Tensor) -> LongTensor:
+    """(S, N) whether a token equals that of its place in the frame before, (N,) frames, (N,) 0 .. N - 1 -> (S, N)
+    the first token of its window at its place.
 
     Itself for a token that does not stand still all through its window.
     """
     found = still_windows(places.lay_mask(alike))
-    line, still = torch.arange(alike.shape[1], device=alike.device), places.take_up(found.still)
+    still = places.take_up(found.still)
     back = found.start[:, frame] - frame
     if places.token is None or places.place is None:
         return torch.where(still, torch.add(line, back, alpha=places.width), line)  # type: ignore[return-value]
@@ -55,8 +56,8 @@ def _tiling(gain: Tensor) -> tuple[LongTensor, LongTensor]:
     """(S, T, T) gains by last frame and steps -> (S, T) first frame of each frame's window, (S,) sum of their gains."""
     s, count, _ = gain.shape
     best = gain.new_zeros(s, count + 1)  # of the first k frames at T - k: the longer a window, the further right
-    steps = []
-    for e in range(count):
+    steps = [best[:, count]]  # none to the first frame
+    for e in range(1, count):
         top, length = (best[:, count - e :] + gain[:, e, : e + 1]).max(1)  # of equal ones the first: the shortest
         best[:, count - e - 1] = top
         steps.append(length)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import budget as _budget
 from ..errors import TokenPruneError
-from ..kernels import ranking, unit
+from ..kernels import ranking
 from ..kernels.anchors import nearest_anchor, pour
 from ..kernels.ranks import group_rank
 from ..tokens import Selection, Stage, VisualTokens
@@ -45,7 +45,7 @@ class InnerMerge(Reducer):
             scores = tokens.attention.float()
             line = torch.arange(n, device=scores.device)
             keeps = group_rank(scores, torch.zeros_like(scores, dtype=torch.long)) < keep
-            near = nearest_anchor(unit(tokens.features), keeps, keep, torch.zeros(s, n, device=scores.device))
+            near = nearest_anchor(tokens.features, keeps, keep, torch.zeros(s, n, device=scores.device))
             owner = torch.where(keeps, line, near)
             turn = group_rank(keeps.float(), owner).float()  # 0 the kept one, then 1 to m
             many = torch.zeros_like(turn).scatter_reduce(1, owner, turn, "amax").gather(1, owner)

@@ -39,11 +39,10 @@ class FastVID(Reducer):
     frames almost equal to the next one (cosine 0.95) without tokens, which is left out here. `owner` (S, N) names
     the anchor, -1 in a segment too small to have got one. An anchor keeps its own place in the sequence.
 
-    Deviations. The total is exact: it is shared out token by token to the least (r + 1/2) / share, r those that a
-    frame has got (Webster's rounding), not rounded frame by frame; what anchor frames cannot hold goes to the others.
-    Frame features are means of the tokens the language model gets. Density is that of `kernels.density_peaks`, the
-    token itself among its neighbours. A picture, crops and all, is one frame and one segment; separators are tokens
-    of the frame they end (with the saliency of their row) and are left out of its mean.
+    Deviations. Totals are exact, shared out by `Sheet.shared` and not rounded frame by frame; what anchor frames
+    cannot hold goes to the others. Frame features are means of the tokens the language model gets. Density is that of
+    `kernels.density_peaks`, the token itself among its neighbours. A picture, crops and all, is one frame and one
+    segment; separators are tokens of the frame they end (with the saliency of their row) and are left out of its mean.
     Traps. Cuts are the union of both rules: tau = 0.9 alone can make every frame a segment, each with an anchor frame
     of its own, and `segments` forces that many even on a still clip. With n >= 1 others w is never 1 / (n + 1) at
     beta >= 1/2. Merging gains with 1-D positions and loses with M-RoPE. Clips of one group have different segments.
@@ -70,13 +69,12 @@ class FastVID(Reducer):
         sheet, merged = frames.sheet(), math.floor(self.context * keep + 1e-9)
         with ranking(tokens.features):
             saliency = tokens.saliency.float()
-            salient = sheet.best(sheet.lay(saliency), frames.share(keep - merged))
+            salient = sheet.shared(sheet.ranks(sheet.lay(saliency)), frames.size, keep - merged)
             means = sheet.means(sheet.lay(tokens.features.float()))
             segment = dyseg(means, self.segments, self.tau)  # (S, T)
             # Salient tokens are no peaks of what is left, and come after all of it.
             rank = sheet.ranks(frame_peaks(tokens.features, sheet, salient, self.neighbours))
-            turn = (rank + 0.5) * spacing(segment, self.stride).unsqueeze(2)
-            anchor = sheet.least(turn.masked_fill_(sheet.lay(salient), float("inf")), merged)
+            anchor = sheet.shared(rank, spacing(segment, self.stride), merged, out=sheet.lay(salient))
             near = nearest_anchor(tokens.features, anchor, merged, segment[:, frames.of])
             keeps = salient | anchor
             owner = torch.where(keeps, torch.arange(n, device=near.device), near)
@@ -93,7 +91,7 @@ def dyseg(means: Tensor, count: int, tau: float) -> LongTensor:
 
 
 def spacing(segment: Tensor, stride: int) -> Tensor:
-    """(S, T) segments -> (S, T) anchor frames over frames of a segment at its anchor frames; others are far behind."""
+    """(S, T) segments -> (S, T) frames of a segment for each of its anchor frames; at all others next to nothing."""
     start, end = torch.searchsorted(segment, segment), torch.searchsorted(segment, segment, right=True)
-    size, behind = end - start, end - torch.arange(1, segment.shape[1] + 1, device=segment.device)
-    return ((size // -stride) / -size).where(behind % stride == 0, 1e6)  # rounded up
+    less, behind = start - end, end - torch.arange(1, segment.shape[1] + 1, device=segment.device)
+    return (less / (less // stride)).where(behind % stride == 0, 1e-6)  # negative: so many anchor frames, rounded up

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 from .. import budget as _budget
 from ..errors import TokenPruneError
 from ..kernels import ranking
-from ..kernels.absorb import centred_mean, mean_into
+from ..kernels.absorb import centred_mean
 from ..kernels.anchors import frame_peaks, nearest_anchor
+from ..kernels.clusters import group_means
 from ..kernels.framing import Frames, frame_before, frames_of, places_of
 from ..kernels.motion import change
 from ..kernels.windows import still_heads
@@ -41,15 +43,13 @@ class HoliTom(Reducer):
     begin last. tau is 0.8, and 0.65 for a tenth of the tokens; the authors' `context` is 0: the rest is dropped.
     `owner` (S, N) leads from a still token to its window's first frame where that one stays, -1 is dropped.
 
-    Exact. The total is shared out token by token to the least (r + 1/2) / a_t, r those that frame t has got. Where
-    `keep` is more than still places leave (keep > sum a), every frame also keeps still tokens, highest saliency
-    first; these are not averaged into the window's mean.
-    Choices. The saliency of a still place is its mean over the window. First frames stand for their windows, so they
+    Exact. The total is shared out by `Sheet.shared`. Where `keep` is more than sum a, every frame also keeps still
+    tokens, highest saliency first; these are not averaged into the window's mean.
+    Choices. The saliency of a still place is its mean over the window. First frames stand for their windows: they
     draw more of the budget and later frames of a still clip may keep nothing.
     inner: the share that a second merge inside the language model leaves, at `layer` (authors: 0.5 at 18 of 28), see
     `_holitom_inner`; None: the "w/o M" rows. `keep` is what the first part leaves, the layer average then is lower.
-    A picture, crops and all, is one frame in which nothing stands still: it is ranked by saliency. Separators are
-    never still, and compete with the saliency of their row.
+    A picture, crops and all, is one frame in which nothing stands still. Separators never do, and have saliency too.
     Traps. A pan leaves nothing still. Only neighbours are compared, so small steps can drift far. Tokens of many
     moments share one time position, which M-RoPE models notice.
     """
@@ -90,10 +90,10 @@ class HoliTom(Reducer):
             copies = sheet.lay_mask(copy)
             saliency = saliency.scatter_reduce(1, head, saliency, "mean", include_self=False)
             rank = sheet.ranks(sheet.lay(saliency), last=copies)
-            left = (frames.size - copies.sum(2)).clamp_min(1e-6).unsqueeze(2)
-            keeps = sheet.least((rank + 0.5) / left, keep)
+            keeps = sheet.shared(rank, (frames.size - copies.sum(2)).clamp_min(1e-6), keep)
             once = torch.where(copy & ~keeps, head, line)
-            in_time, then = mean_into(once), torch.where(keeps, line, -1)
+            in_time = partial(group_means, label=once, count=len(line), weight=torch.ones_like(saliency))
+            then = torch.where(keeps, line, -1)
             if most:
                 quota = sheet.lay_mask(keeps).sum(2)
                 part = (quota * self.context + 1e-9).floor().long()
@@ -117,4 +117,4 @@ class HoliTom(Reducer):
         if frames.count == 1:
             return line.expand(tokens.features.shape[:2])
         alike = change(tokens.features, frame_before(tokens, frames)) < 1 - self.tau
-        return still_heads(alike, places_of(tokens, frames), frames.of)
+        return still_heads(alike, places_of(tokens, frames), frames.of, line)
